@@ -1,0 +1,59 @@
+# ringfence: `make demo` shows it, `make test` tests it; both make their own virtual environment first.
+# PYTHON=python3.12 chooses another interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(shell cat pyproject.toml requirements.lock | cksum | cut -d' ' -f1)
+CODE := ringfence collectors processors sinks bench tests
+OUT ?= demo-out
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check format golden docs bench lock clean
+
+help: ## print this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# pip of the system installs into the environment, so neither ensurepip nor python3-venv's pip is needed
+$(STAMP): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit("ringfence needs Python 3.11 or newer, this is %d.%d; try make PYTHON=python3.12" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
+	@echo "Installing what requirements.lock names into $(VENV) ..."
+	@$(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet --require-hashes -r requirements.lock
+	@$(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet --no-deps --no-build-isolation -e .
+	@rm -f $(VENV)/.installed-*; touch $@
+
+demo: $(STAMP) ## run the story of the demo, everything embedded; results are left in demo-out/
+	@$(BIN)/ringfence demo --out $(OUT)
+
+test: $(STAMP) ## run the tests; what is not on this machine is skipped and says how to get it
+	$(BIN)/python -m pytest $(TESTS)
+
+test-all: export RINGFENCE_LONG = 1
+test-all: test ## run the long forms too
+
+check: $(STAMP) ## lint, format, types, and drift of generated docs
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/python -m ringfence.reference --check
+
+format: $(STAMP) ## format the code
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+golden: $(STAMP) ## write the expected files of the golden cases anew; review the difference
+	$(BIN)/python -m pytest tests/collectors/test_golden.py --update-golden
+	git diff --stat -- tests
+
+docs: $(STAMP) ## write the generated parts of the docs anew
+	$(BIN)/python -m ringfence.reference
+
+bench: $(STAMP) ## events per CPU-second and peak memory, as ratios against the per-event reference chain
+	$(BIN)/python -m bench
+
+lock: $(STAMP) ## resolve dependencies anew into requirements.lock
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet pip-tools
+	$(BIN)/python -m piptools compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --output-file requirements.lock pyproject.toml requirements.in
+
+clean: ## remove the environment and what tests and demo left
+	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,383 @@
+"""Suricata EVE JSON, one event a line (Suricata 6 and 7 user guide, "EVE JSON Format"; dns records of version 1 and 2).
+
+Each known `event_type` is read through a Struct generated from the column table, so only fields in use are built; any
+other event type becomes a row of class generic with its line kept. An alert's ends are those of the packet that fired
+it; where the record says `direction: to_client` they are turned round, so that source is the initiator.
+
+Sample: {"timestamp":"2026-11-25T07:44:23.123456+0000","event_type":"flow","src_ip":"10.0.0.5","proto":"TCP",...}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from pydantic import BaseModel, ConfigDict
+
+from collectors.lines import LineFramer
+from collectors.tail import TailShell
+from ringfence import timestamps
+from ringfence.addresses import AddressCache
+from ringfence.batch import Decoded, EventClass, Frames, Problem, ProblemCode
+from ringfence.component import BuildContext, Collector, Format
+from ringfence.jsonlines import decode_lines, explain, locate
+from ringfence.projection import columns_of, eve_columns, json_type, struct_for
+from ringfence.schema import Column, build_frame, together
+from ringfence.topology import PROTOCOLS
+from ringfence.yamlfile import ConfigPath
+
+CHUNK_LINES = 512
+"""Lines decoded at a time: their Structs stay in the cache (reference: 384 k against 242 k events/s in one 10 k chunk)."""
+
+EVENT_CLASSES: Mapping[str, EventClass] = {
+    "flow": EventClass.FLOW,
+    "dns": EventClass.DNS,
+    "http": EventClass.HTTP,
+    "tls": EventClass.TLS,
+    "ssh": EventClass.SSH,
+    "alert": EventClass.ALERT,
+    "drop": EventClass.ALERT,
+    "fileinfo": EventClass.FILE,
+}
+_JSON_TYPES: Mapping[str, Any] = {"vlan": list[int], "flow_id": int, "alert.signature_id": int, "alert.rev": int}
+"""Fields whose JSON type is not that of their column."""
+_TEXT_PATHS = frozenset(
+    {"timestamp", "flow.start", "flow.end", "src_ip", "dest_ip", "proto", "tcp.tcp_flags_ts", "tcp.tcp_flags_tc"}
+)
+_GENERIC_PATHS = ("timestamp", "event_type", "host", "src_ip", "src_port", "dest_ip", "dest_port")
+_SEVERITY: Mapping[int | None, int | None] = {None: None, 1: 99, 2: 73, 3: 47, 4: 21}
+"""Suricata counts 1 as the highest; the values are the bands of Elastic's risk scale."""
+_MAX_INT = (1 << 63) - 1
+
+
+def _paths(event_class: EventClass) -> list[tuple[str, Any]]:
+    columns = [column for column in eve_columns(event_class) if column.eve != "event_type"]
+    return [(str(column.eve), _json_type(column)) for column in columns]
+
+
+def _json_type(column: Column) -> Any:
+    path = str(column.eve)
+    return _JSON_TYPES.get(path) or (str if path in _TEXT_PATHS else json_type(column.dtype))
+
+
+@cache
+def _decoders() -> tuple[msgspec.json.Decoder[Any], msgspec.json.Decoder[Any], dict[type, str]]:
+    """The decoder of known event types, that of any other, and the event type of each Struct."""
+    structs: dict[type, str] = {}
+    for event_type, event_class in EVENT_CLASSES.items():
+        extra = [("direction", str)] if event_class is EventClass.ALERT else []
+        structs[struct_for(event_type, [*_paths(event_class), *extra], "event_type", event_type)] = event_type
+    union: Any = None
+    for struct in structs:
+        union = struct if union is None else union | struct
+    fields = [(path, (int if path.endswith("port") else str) | None, None) for path in _GENERIC_PATHS]
+    generic = msgspec.defstruct("generic", fields, gc=False)
+    structs[generic] = "generic"
+    return msgspec.json.Decoder(union), msgspec.json.Decoder(generic), structs
+
+
+class SuricataDecoder:
+    """Decoder of EVE lines. `observer` names the sensor where a line has no `host`."""
+
+    def __init__(self, observer: str | None = None, keep_original: bool = True) -> None:
+        self._observer = observer
+        self._keep_original = keep_original
+        self._addresses = AddressCache()
+        self._known, self._any, self._types = _decoders()
+
+    def feed(self, frames: Frames) -> Decoded:
+        """Decode all lines; each is one row, one Problem or blank."""
+        run = _Run(frames)
+        for start in range(0, len(run.lines), CHUNK_LINES):
+            self._chunk(run, start)
+        parts: dict[EventClass, list[pl.DataFrame]] = {}
+        for event_type, fields in run.fields.items():
+            event_class = EVENT_CLASSES.get(event_type, EventClass.GENERIC)
+            frame = self._frame(run, event_type, event_class, fields)
+            if frame.height:
+                parts.setdefault(event_class, []).append(frame)
+                run.taken += frame.height
+        rows = {event_class: together(frames) for event_class, frames in parts.items()}
+        problems = sorted(run.problems, key=lambda problem: problem.row or 0)
+        return Decoded(rows, run.taken, problems, {"blank": run.blank} if run.blank else {})
+
+    def _chunk(self, run: _Run, start: int) -> None:
+        """Decode some lines and copy their fields into lists, while the Structs are in the cache."""
+        lines = run.lines[start : start + CHUNK_LINES]
+        structs, refused = decode_lines(self._known, lines)
+        for index in refused:
+            structs[index] = self._second_look(run, lines[index], start + index)
+        if not run.is_utf8:
+            _refuse_bad_text(run, lines, structs, start)
+        groups: dict[type, tuple[list[Any], list[int]]] = {}
+        for row, struct in enumerate(structs, start):
+            group = groups.get(type(struct))
+            if group is None:
+                group = groups[type(struct)] = ([], [])
+            group[0].append(struct)
+            group[1].append(row)
+        groups.pop(type(None), None)
+        for kind, (members, rows) in groups.items():
+            event_type = self._types[kind]
+            if event_type not in run.fields:
+                run.fields[event_type] = _Fields(event_type)
+            run.fields[event_type].take(members, rows)
+
+    def _second_look(self, run: _Run, line: bytes, row: int) -> Any:
+        """An unknown event type is no fault: read what every event has. Anything else is refused with its place."""
+        if not line.strip():
+            run.blank += 1
+            return None
+        code, detail, offset, path = explain(self._known, line)
+        if path == "$.event_type" and code is ProblemCode.WRONG_TYPE:
+            try:
+                return self._any.decode(line)
+            except (msgspec.DecodeError, RecursionError):
+                code, detail, offset, path = explain(self._any, line)
+        run.refuse(code, detail, row, line, offset, path)
+        return None
+
+    def _frame(self, run: _Run, event_type: str, event_class: EventClass, fields: _Fields) -> pl.DataFrame:
+        """The typed columns of one event type; rows with a value that cannot be are refused."""
+        columns: dict[str, Any] = {}
+        bad: dict[int, str] = {}
+        for column, path in _columns(event_type):
+            self._convert(column, path, fields.values[path], columns, bad)
+        rows = np.array(fields.rows)
+        if event_type == "drop":
+            columns["ringfence.ids.verdict"] = pl.repeat("drop", len(rows), eager=True)
+        if self._observer is not None:
+            columns["observer.name"] = pl.Series(columns["observer.name"], dtype=pl.String).fill_null(self._observer)
+        if self._keep_original or event_class is EventClass.GENERIC:
+            columns["event.original"] = [run.lines[row].rstrip(b"\r\n") for row in fields.rows]
+        columns["ringfence.event.position"] = run.frames.positions[rows]
+        columns["ringfence.event.source"] = run.identities[run.frames.source[rows]]
+        frame = build_frame(event_class, columns)
+        if "direction" in fields.values:
+            frame = _initiator_first(frame, fields.values["direction"])
+        if bad:
+            frame = frame.filter(pl.Series([row not in bad for row in range(frame.height)]))
+            for row, path in bad.items():
+                line = run.lines[fields.rows[row]]
+                run.refuse(
+                    ProblemCode.WRONG_TYPE,
+                    _EXPECTED.get(path, "Number out of range"),
+                    fields.rows[row],
+                    line,
+                    locate(line, path),
+                    path,
+                )
+        return frame
+
+    def _convert(self, column: Column, path: str, values: list[Any], columns: dict[str, Any], bad: dict[int, str]) -> None:
+        """Turn the JSON values of one field into its column; rows that cannot be are noted in `bad` by path."""
+        if column.render == "ipv4":
+            parsed = self._addresses.column(values)
+            columns[column.name] = parsed.v4
+            columns[f"{column.name}6"] = (
+                parsed.v6 if parsed.v6 is not None else pl.repeat(None, len(values), dtype=pl.Binary(), eager=True)
+            )
+            bad.update(dict.fromkeys(parsed.invalid.tolist(), f"$.{path}"))
+        elif column.render == "time":
+            columns[column.name], absent = _times(values)
+            bad.update((row, f"$.{path}") for row in absent.tolist() if path == "timestamp" or values[row] is not None)
+        elif path in _CONVERSIONS:
+            columns[column.name] = _CONVERSIONS[path](values)
+        elif column.dtype.is_integer():
+            columns[column.name] = _integers(path, values, bad)
+        else:
+            columns[column.name] = values
+
+
+@cache
+def _columns(event_type: str) -> tuple[tuple[Column, str], ...]:
+    """The columns that one event type fills, with their paths."""
+    event_class = EVENT_CLASSES.get(event_type, EventClass.GENERIC)
+    pairs = [(column, str(column.eve)) for column in eve_columns(event_class)]
+    if event_class is EventClass.GENERIC:
+        return tuple(pair for pair in pairs if pair[1] in _GENERIC_PATHS)
+    return tuple(pair for pair in pairs if pair[1] != "event_type")
+
+
+class _Fields:
+    """The fields of all events of one type in a block, as lists by path, with the rows that they came from."""
+
+    def __init__(self, event_type: str) -> None:
+        paths = [path for _, path in _columns(event_type)]
+        if EVENT_CLASSES.get(event_type) is EventClass.ALERT:
+            paths.append("direction")
+        self.values: dict[str, list[Any]] = {path: [] for path in paths}
+        self.rows: list[int] = []
+
+    def take(self, structs: list[Any], rows: list[int]) -> None:
+        self.rows += rows
+        columns = columns_of(structs, type(structs[0]))
+        for path, values in self.values.items():
+            values += columns[path]
+
+
+def _refuse_bad_text(run: _Run, lines: list[bytes], structs: list[Any], start: int) -> None:
+    """The typed decoder does not look inside skipped fields, and the line is passed on whole."""
+    for index, line in enumerate(lines):
+        if structs[index] is None:
+            continue
+        try:
+            line.decode()
+        except UnicodeDecodeError as error:
+            detail = f"byte 0x{line[error.start]:02x} is not valid UTF-8"
+            run.refuse(ProblemCode.MALFORMED, detail, start + index, line, error.start, None)
+            structs[index] = None
+
+
+class _Run:
+    """What one call of feed() counts."""
+
+    def __init__(self, frames: Frames) -> None:
+        self.frames = frames
+        self.lines = frames.slices()
+        self.fields: dict[str, _Fields] = {}
+        self.identities = np.array([source.identity for source in frames.sources], np.uint64)
+        self.problems: list[Problem] = []
+        self.taken = 0
+        self.blank = 0
+        self.is_utf8 = _is_utf8(frames.data)
+
+    def refuse(self, code: ProblemCode, detail: str, row: int, line: bytes, offset: int, path: str | None) -> None:
+        source = self.frames.sources[self.frames.source[row]]
+        self.problems.append(Problem(code, detail, row, offset, path, line, source, int(self.frames.positions[row])))
+
+
+_EXPECTED: Mapping[str, str] = {
+    "$.timestamp": "Expected an ISO 8601 time such as 2026-11-25T07:44:23.123456+0000",
+    "$.flow.start": "Expected an ISO 8601 time",
+    "$.flow.end": "Expected an ISO 8601 time",
+    "$.src_ip": "Expected an IPv4 or IPv6 address",
+    "$.dest_ip": "Expected an IPv4 or IPv6 address",
+}
+_RANGES: Mapping[str, tuple[int, int]] = {
+    "src_port": (0, 65_535),
+    "dest_port": (0, 65_535),
+    "icmp_type": (0, 255),
+    "icmp_code": (0, 255),
+}
+
+
+class _Transports(dict[str | None, int | None]):
+    """Protocol numbers by the name that Suricata prints, or by the zero-padded number where it has no name."""
+
+    def __missing__(self, name: str) -> int | None:
+        upper = name.upper()
+        if upper in self:
+            return self[upper]
+        return int(upper) if upper.isascii() and upper.isdigit() and int(upper) < 256 else None
+
+
+_TRANSPORTS = _Transports(
+    {None: None, **{name.upper(): number for name, number in PROTOCOLS.items()}, "IPV6-ICMP": 58, "IPV6": 41, "IGMP": 2}
+)
+
+
+def _integers(path: str, values: list[Any], bad: dict[int, str]) -> pl.Series:
+    low, high = _RANGES.get(path, (-_MAX_INT, _MAX_INT))
+    try:
+        series = pl.Series(values, dtype=pl.Int64)
+    except (OverflowError, pl.exceptions.PolarsError, TypeError):
+        series = None
+    if series is not None and (not len(series) or series.null_count() == len(series)):
+        return series
+    if series is not None:
+        least, most = series.min(), series.max()
+        if isinstance(least, int) and isinstance(most, int) and low <= least and most <= high:
+            return series
+    wrong = {row for row, value in enumerate(values) if value is not None and not low <= value <= high}
+    bad.update(dict.fromkeys(wrong, f"$.{path}"))
+    return pl.Series([None if row in wrong else value for row, value in enumerate(values)], dtype=pl.Int64)
+
+
+def _times(values: list[Any]) -> tuple[pl.Series, npt.NDArray[np.int64]]:
+    micros, absent = timestamps.parse(values)
+    series = pl.Series(micros)
+    return (series.scatter(absent.tolist(), None) if len(absent) else series), absent
+
+
+def _texts(values: list[Any]) -> list[str | None]:
+    return [None if value is None else str(value) for value in values]
+
+
+def _hex_flags(values: list[Any]) -> list[int | None]:
+    return list(map(_FLAGS.get, values))
+
+
+_FLAGS: dict[str | None, int | None] = {None: None, **{f"{number:02x}": number for number in range(256)}}
+_CONVERSIONS: Mapping[str, Callable[[list[Any]], Any]] = {
+    "proto": lambda values: list(map(_TRANSPORTS.__getitem__, values)),
+    "vlan": lambda values: [value[0] if value and 0 <= value[0] <= 4095 else None for value in values],
+    "flow_id": _texts,
+    "alert.signature_id": _texts,
+    "alert.rev": _texts,
+    "alert.severity": lambda values: [_SEVERITY.get(value, 1) for value in values],
+    "tcp.tcp_flags_ts": _hex_flags,
+    "tcp.tcp_flags_tc": _hex_flags,
+}
+
+
+def _initiator_first(frame: pl.DataFrame, directions: list[str | None]) -> pl.DataFrame:
+    """Turn round the ends of packets that went to the client."""
+    back = pl.Series([direction == "to_client" for direction in directions])
+    if not back.any():
+        return frame
+    ends = [end for end in ("ip", "ip6", "port") if f"source.{end}" in frame.columns and f"destination.{end}" in frame.columns]
+    return frame.with_columns(
+        pl.when(back).then(pl.col(f"{other}.{end}")).otherwise(pl.col(f"{side}.{end}")).alias(f"{side}.{end}")
+        for side, other in (("source", "destination"), ("destination", "source"))
+        for end in ends
+    )
+
+
+def _is_utf8(data: bytes) -> bool:
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _looks_like_eve(first: bytes) -> bool:
+    return first.lstrip()[:1] == b"{" and b'"event_type"' in first and b'"timestamp"' in first
+
+
+class Settings(BaseModel):
+    """An EVE file, read once or followed across rotation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: ConfigPath
+    follow: bool = True
+    observer: str | None = None
+    original: Literal["keep", "drop"] = "keep"
+
+
+class SuricataKind:
+    """Entry point `suricata`."""
+
+    settings = Settings
+    formats = (Format("eve", "Suricata EVE JSON lines", LineFramer, SuricataDecoder, _looks_like_eve, "suricata"),)
+
+    def build(self, settings: Settings, context: BuildContext) -> Collector:
+        """An EVE file through the tail shell."""
+        decoder = SuricataDecoder(settings.observer, settings.original == "keep")
+        return Collector("suricata", TailShell(settings.path, LineFramer, settings.follow), decoder)
+
+    def resources(self, settings: Settings) -> Sequence[str]:
+        """A file may be read by one collector only."""
+        return (f"file {settings.path}",)
+
+
+KIND = SuricataKind()

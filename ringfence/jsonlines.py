@@ -1,0 +1,110 @@
+"""Lines of JSON to typed Structs, one bad line never touching its neighbours; exact places for what was refused.
+
+A line is decoded once by msgspec. Only a refused line is looked at again, to name the byte and the field.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from json.decoder import scanstring  # type: ignore[attr-defined]
+from typing import Any
+
+import msgspec
+
+from ringfence.batch import ProblemCode
+
+MAX_LINE_BYTES = 256 * 1024
+_BYTE = re.compile(r"\(byte (\d+)\)")
+_PATH = re.compile(r" - at `?(?:key in )?(\$[^`]*)`?$")
+_SURROGATE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
+_SPACE = re.compile(r"[ \t\r\n]*")
+_SKIPPER = json.JSONDecoder()
+
+
+def decode_lines(decoder: msgspec.json.Decoder[Any], lines: Sequence[bytes]) -> tuple[list[Any], list[int]]:
+    """One Struct per line in order; None stands for a refused line, and the indices of those are returned beside."""
+    decode = decoder.decode
+    structs: list[Any] = []
+    refused: list[int] = []
+    for line in lines:
+        try:
+            structs.append(decode(line))
+        except (msgspec.DecodeError, RecursionError):
+            refused.append(len(structs))
+            structs.append(None)
+    return structs, refused
+
+
+def explain(decoder: msgspec.json.Decoder[Any], line: bytes) -> tuple[ProblemCode, str, int, str | None]:
+    """Why a line is refused: code, reason, byte offset in the line (from 0), and the path of the field if it was one."""
+    if len(line) > MAX_LINE_BYTES:
+        return ProblemCode.TOO_LARGE, f"the line is longer than {MAX_LINE_BYTES} bytes", MAX_LINE_BYTES, None
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        return ProblemCode.MALFORMED, f"byte 0x{line[error.start]:02x} is not valid UTF-8", error.start, None
+    try:
+        decoder.decode(line)
+    except RecursionError:
+        return ProblemCode.MALFORMED, "objects nest too deeply", 0, None
+    except msgspec.ValidationError as error:
+        path = match[1] if (match := _PATH.search(str(error))) else "$"
+        return ProblemCode.WRONG_TYPE, _PATH.sub("", str(error)), locate(line, path), path
+    except msgspec.DecodeError as error:
+        return ProblemCode.MALFORMED, *_syntax(line, str(error)), None
+    return ProblemCode.MALFORMED, "the line was refused", 0, None
+
+
+def _syntax(line: bytes, message: str) -> tuple[str, int]:
+    if "truncated" in message:
+        lone = _SURROGATE.search(line)
+        return (
+            ("half of a surrogate pair in a string", lone.start())
+            if lone
+            else ("the line ends inside a JSON value", len(line.rstrip()))
+        )
+    place = _BYTE.search(message)
+    return _BYTE.sub("", message).strip(), int(place[1]) if place else 0
+
+
+def locate(line: bytes, path: str) -> int:
+    """Byte offset of the value at a path such as `$.flow.start` or `$.vlan[1]`; 0 when it is not there."""
+    text = line.decode("latin-1")
+    steps: list[str | int] = [int(index) if index else name for name, index in re.findall(r"\.([^.\[]+)|\[(\d+)\]", path)]
+    try:
+        place = _skip(text, 0)
+        for step in steps:
+            place = _member(text, place, step)
+    except (ValueError, IndexError, RecursionError):
+        return 0
+    return place
+
+
+def _skip(text: str, place: int) -> int:
+    match = _SPACE.match(text, place)
+    return match.end() if match else place
+
+
+def _member(text: str, place: int, step: str | int) -> int:
+    """Where the value of one key (the last one of that name, as msgspec reads it) or index begins."""
+    found = -1
+    index = 0
+    place = _skip(text, place + 1)
+    while text[place] not in "]}":
+        key: str | int = index
+        if isinstance(step, str):
+            key, place = scanstring(text, place + 1, False)
+            place = _skip(text, _skip(text, place) + 1)
+        if key == step:
+            found = place
+        _, place = _SKIPPER.raw_decode(text, place)
+        place = _skip(text, place)
+        place = _skip(text, place + 1) if text[place] == "," else place
+        index += 1
+    if found < 0:
+        raise ValueError(f"no member {step!r}")
+    return found

@@ -1,0 +1,95 @@
+"""msgspec Structs generated from the column table: the typed, slim reading of one kind of JSON record.
+
+Only fields that the table names are built; the rest of a line is skipped by the parser and never becomes a Python
+object (reference: decoding 0.8 us a line against 5 us for json.loads). `gc=False` keeps them out of the collector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from typing import Any, get_args
+
+import msgspec
+import polars as pl
+from msgspec.structs import astuple, fields
+
+from ringfence.batch import EventClass
+from ringfence.schema import COLUMNS, Column
+
+
+def eve_columns(event_class: EventClass) -> list[Column]:
+    """The columns of a class that have a path in Suricata EVE JSON."""
+    return [column for column in COLUMNS if event_class in column.classes and column.eve is not None]
+
+
+def struct_for(name: str, paths: Iterable[tuple[str, Any]], tag_field: str, tag: str) -> type[msgspec.Struct]:
+    """A Struct that reads the given dotted paths of a JSON object, each optional, under a tag.
+
+    `paths` pairs each path with the type of its value. Objects on the way are optional Structs too.
+    """
+    tree: dict[str, Any] = {}
+    for path, kind in paths:
+        node = tree
+        *parents, leaf = path.split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = kind
+    return _struct(name, tree, tag_field=tag_field, tag=tag)
+
+
+def _struct(name: str, tree: dict[str, Any], **tagging: str) -> type[msgspec.Struct]:
+    members = [
+        (key, (_struct(f"{name}_{key}", kind) if isinstance(kind, dict) else kind) | None, None) for key, kind in tree.items()
+    ]
+    options: dict[str, Any] = dict(tagging)
+    return msgspec.defstruct(name, members, gc=False, **options)
+
+
+def json_type(dtype: pl.DataType) -> Any:
+    """The JSON type that a column is read from, before any conversion."""
+    if dtype.is_integer():
+        return int
+    return str if dtype == pl.String() else bool
+
+
+def columns_of(structs: Sequence[msgspec.Struct], struct: type[msgspec.Struct], prefix: str = "") -> dict[str, Sequence[Any]]:
+    """Every field of some Structs of one type as a column, by dotted path; null where an object on the way is absent.
+
+    Transposed in C by astuple and zip: a third of the cost of reading attributes one by one.
+    """
+    columns: dict[str, Sequence[Any]] = {}
+    names = struct.__struct_fields__
+    for name, kind, values in zip(names, _kinds(struct), zip(*map(astuple, structs), strict=True), strict=True):
+        if kind is None:
+            columns[prefix + name] = values
+            continue
+        inner = f"{prefix}{name}."
+        if None not in values:
+            columns.update(columns_of(values, kind, inner))
+            continue
+        there = [value for value in values if value is not None]
+        parts = columns_of(there, kind, inner) if there else dict.fromkeys(_paths(kind, inner), ())
+        for path, part in parts.items():
+            rest = iter(part)
+            columns[path] = [None if value is None else next(rest) for value in values]
+    return columns
+
+
+@cache
+def _kinds(struct: type[msgspec.Struct]) -> tuple[type[msgspec.Struct] | None, ...]:
+    """For each field the Struct type that it holds, or None for a plain value."""
+    return tuple(_struct_in(field.type) for field in fields(struct))
+
+
+def _struct_in(annotation: Any) -> type[msgspec.Struct] | None:
+    options = [option for option in get_args(annotation) if isinstance(option, type) and issubclass(option, msgspec.Struct)]
+    return options[0] if options else None
+
+
+def _paths(struct: type[msgspec.Struct], prefix: str) -> Iterator[str]:
+    for name, kind in zip(struct.__struct_fields__, _kinds(struct), strict=True):
+        if kind is None:
+            yield prefix + name
+        else:
+            yield from _paths(kind, f"{prefix}{name}.")

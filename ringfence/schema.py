@@ -1,0 +1,377 @@
+"""The one versioned column table: every name that a row may carry, its type, its meaning, and where it comes from.
+
+polars schemas, the msgspec Structs of the JSON decoders (`ringfence/projection.py`), the ECS documents
+(`ringfence/documents.py`) and docs/reference/fields.md are generated from it. Names are ECS 9 names; ours are under
+`ringfence.*` and `source|destination.segment.*`.
+
+Compatibility: the minor version rises when a column is added, and a reader takes blocks of any minor version of its
+major: columns that it does not know are ignored, columns that the writer did not know are absent. A column is never
+renamed, retyped or removed within a major version; the major version is part of every topic name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import polars as pl
+
+from ringfence.batch import EventClass
+
+MAJOR = 1
+MINOR = 0
+VERSION = f"{MAJOR}.{MINOR}"
+
+Render = Literal["plain", "time", "ipv4", "ipv6", "bytes", "event_id", "hidden", "code"]
+"""How a column becomes JSON: as it is, as RFC 3339 time, as address text, as escaped text; hidden ones are not shown.
+
+`event_id` is the upper half of a 128-bit id whose lower half is the column of the same name ending in `position`.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One row of the table. `since` is the schema version that brought it; `eve` its path in Suricata EVE JSON."""
+
+    name: str
+    dtype: pl.DataType
+    classes: frozenset[EventClass]
+    meaning: str
+    since: str = "1.0"
+    eve: str | None = None
+    render: Render = "plain"
+
+
+_PF, _FLOW, _DNS, _HTTP, _TLS, _SSH = (
+    EventClass.PF,
+    EventClass.FLOW,
+    EventClass.DNS,
+    EventClass.HTTP,
+    EventClass.TLS,
+    EventClass.SSH,
+)
+_ALERT, _AUTH, _PROCESS, _FILE, _GENERIC = (
+    EventClass.ALERT,
+    EventClass.AUTH,
+    EventClass.PROCESS,
+    EventClass.FILE,
+    EventClass.GENERIC,
+)
+_BOUNDARY, _DEAD = EventClass.BOUNDARY, EventClass.DEAD
+
+_EVERY = frozenset(EventClass)
+_EVENTS = _EVERY - {_BOUNDARY, _DEAD}
+_WIRE = frozenset({_PF, _FLOW, _DNS, _HTTP, _TLS, _SSH, _ALERT, _FILE})
+_EVE = frozenset({_FLOW, _DNS, _HTTP, _TLS, _SSH, _ALERT, _FILE})
+_ADDRESSED = _WIRE | {_AUTH, _GENERIC, _BOUNDARY}
+_COUNTED = frozenset({_FLOW, _ALERT})
+_HOST = frozenset({_AUTH, _PROCESS, _GENERIC})
+_TEXT = pl.String()
+_INT = pl.Int64()
+_PORT = pl.Int32()
+_U32 = pl.UInt32()
+_U64 = pl.UInt64()
+_U8 = pl.UInt8()
+_RAW = pl.Binary()
+_BOOL = pl.Boolean()
+
+
+def _only(*classes: EventClass) -> frozenset[EventClass]:
+    return frozenset(classes)
+
+
+COLUMNS: tuple[Column, ...] = (
+    # every row
+    Column(
+        "@timestamp",
+        _INT,
+        _EVERY,
+        "When it happened, by the source's clock; microseconds since the epoch, UTC.",
+        eve="timestamp",
+        render="time",
+    ),
+    Column("event.created", _INT, _EVENTS | {_DEAD}, "When the collector received it (sockets only).", render="time"),
+    Column(
+        "ringfence.event.source", _U64, _EVERY, "Upper half of event.id: the stream that the row came from.", render="event_id"
+    ),
+    Column("ringfence.event.position", _U64, _EVERY, "Lower half of event.id: the place in that stream.", render="hidden"),
+    Column("event.original", _RAW, _EVENTS, "The line or packet as it arrived, where the collector keeps it.", render="bytes"),
+    Column(
+        "observer.name",
+        _TEXT,
+        _EVENTS | {_BOUNDARY},
+        "The sensor that saw it: exporter address, firewall, IDS or host.",
+        eve="host",
+    ),
+    # both ends
+    Column("source.ip", _U32, _ADDRESSED, "Initiator's IPv4 address.", eve="src_ip", render="ipv4"),
+    Column("source.ip6", _RAW, _ADDRESSED, "Initiator's IPv6 address, 16 bytes; shown as source.ip.", render="ipv6"),
+    Column("source.port", _PORT, _ADDRESSED, "Initiator's port.", eve="src_port"),
+    Column("destination.ip", _U32, _ADDRESSED, "Responder's IPv4 address.", eve="dest_ip", render="ipv4"),
+    Column("destination.ip6", _RAW, _ADDRESSED, "Responder's IPv6 address, 16 bytes; shown as destination.ip.", render="ipv6"),
+    Column("destination.port", _PORT, _ADDRESSED, "Responder's port.", eve="dest_port"),
+    Column(
+        "network.iana_number",
+        _U8,
+        _WIRE | {_BOUNDARY},
+        "IP protocol number; network.transport is its name.",
+        eve="proto",
+        render="code",
+    ),
+    Column("network.protocol", _TEXT, _EVE | {_BOUNDARY}, "Application protocol as the sensor named it.", eve="app_proto"),
+    Column(
+        "network.community_id",
+        _TEXT,
+        _EVE | {_BOUNDARY},
+        "Community ID of the connection, where the sensor computes it.",
+        eve="community_id",
+    ),
+    Column("network.bytes", _INT, _only(_PF), "Length of the packet on the wire in bytes."),
+    Column("network.vlan.id", _PORT, _WIRE | {_BOUNDARY}, "Outermost 802.1Q VLAN id.", eve="vlan"),
+    Column("ringfence.vxlan.vni", _PORT, _WIRE | {_BOUNDARY}, "VXLAN network identifier that the packet travelled in."),
+    Column(
+        "observer.ingress.interface.name",
+        _TEXT,
+        _WIRE | {_BOUNDARY},
+        "Interface on which it entered the observer.",
+        eve="in_iface",
+    ),
+    Column("observer.egress.interface.name", _TEXT, _WIRE | {_BOUNDARY}, "Interface on which it left the observer."),
+    Column("observer.ingress.interface.id", _INT, _only(_FLOW, _BOUNDARY), "SNMP ifIndex of the input interface."),
+    Column("observer.egress.interface.id", _INT, _only(_FLOW, _BOUNDARY), "SNMP ifIndex of the output interface."),
+    Column("ringfence.evidence.lossy", _BOOL, _only(_PF, _FLOW, _ALERT), "The source was losing records just before this one."),
+    Column("ringfence.flow.id", _TEXT, _EVE, "Suricata's flow_id.", eve="flow_id"),
+    # flows
+    Column("event.start", _INT, _COUNTED, "First packet of the flow.", eve="flow.start", render="time"),
+    Column("event.end", _INT, _COUNTED, "Last packet of the flow.", eve="flow.end", render="time"),
+    Column("source.packets", _INT, _COUNTED, "Packets from source to destination.", eve="flow.pkts_toserver"),
+    Column("source.bytes", _INT, _COUNTED, "Bytes from source to destination.", eve="flow.bytes_toserver"),
+    Column("destination.packets", _INT, _COUNTED, "Packets back; absent in one-way records.", eve="flow.pkts_toclient"),
+    Column("destination.bytes", _INT, _COUNTED, "Bytes back; absent in one-way records.", eve="flow.bytes_toclient"),
+    Column(
+        "ringfence.tcp.source_flags",
+        _U8,
+        _only(_PF, _FLOW),
+        "TCP flags sent by source, OR of all packets (RFC 9293 3.1).",
+        eve="tcp.tcp_flags_ts",
+    ),
+    Column(
+        "ringfence.tcp.destination_flags",
+        _U8,
+        _only(_FLOW),
+        "TCP flags sent by destination, OR of all packets.",
+        eve="tcp.tcp_flags_tc",
+    ),
+    Column(
+        "ringfence.flow.state",
+        _TEXT,
+        _only(_FLOW),
+        "State that the sensor gave the flow: new, established, closed, bypassed.",
+        eve="flow.state",
+    ),
+    Column("ringfence.flow.reason", _TEXT, _only(_FLOW), "Why the sensor ended the flow.", eve="flow.reason"),
+    Column(
+        "ringfence.flow.action",
+        _TEXT,
+        _only(_FLOW, _ALERT),
+        "What an inline sensor did with the flow: drop, accept or pass.",
+        eve="flow.action",
+    ),
+    Column("ringfence.flow.tos", _U8, _only(_FLOW), "IP type of service."),
+    Column("source.as.number", _INT, _only(_FLOW), "Autonomous system of the source, where the exporter knows it."),
+    Column("destination.as.number", _INT, _only(_FLOW), "Autonomous system of the destination, where the exporter knows it."),
+    Column("ringfence.flow.sampling", _INT, _only(_FLOW), "One packet in this many was sampled; absent when unsampled."),
+    Column("ringfence.icmp.type", _U8, _only(_PF, _FLOW), "ICMP or ICMPv6 type.", eve="icmp_type"),
+    Column("ringfence.icmp.code", _U8, _only(_PF, _FLOW), "ICMP or ICMPv6 code.", eve="icmp_code"),
+    # pf
+    Column("ringfence.pf.action", _TEXT, _only(_PF, _BOUNDARY), "pf's word for what it did: pass, block, match, ..."),
+    Column("ringfence.pf.reason", _TEXT, _only(_PF, _BOUNDARY), "pf's reason: match, bad-offset, fragment, ..."),
+    Column("ringfence.pf.direction", _TEXT, _only(_PF, _BOUNDARY), "in or out, as the interface saw it."),
+    Column("ringfence.pf.rule", _U32, _only(_PF, _BOUNDARY), "Rule number in the main ruleset, or of the anchor call."),
+    Column("ringfence.pf.subrule", _U32, _only(_PF, _BOUNDARY), "Rule number inside the anchor; absent outside of one."),
+    Column("rule.ruleset", _TEXT, _only(_PF, _BOUNDARY), "pf anchor (its last component, as pf logs it)."),
+    Column("ringfence.pf.uid", _U32, _only(_PF), "User id of the socket on this host, where pf looked it up."),
+    Column("ringfence.pf.pid", _INT, _only(_PF), "Process id of the socket on this host."),
+    Column("ringfence.pf.rule_uid", _U32, _only(_PF), "User that inserted the rule."),
+    Column("ringfence.pf.rule_pid", _INT, _only(_PF), "pfctl process that inserted the rule: a generation id of the ruleset."),
+    Column("source.nat.ip", _U32, _only(_PF), "Source address after rewriting.", render="ipv4"),
+    Column("source.nat.ip6", _RAW, _only(_PF), "IPv6 source address after rewriting; shown as source.nat.ip.", render="ipv6"),
+    Column("source.nat.port", _PORT, _only(_PF), "Source port after rewriting."),
+    Column("destination.nat.ip", _U32, _only(_PF), "Destination address after rewriting.", render="ipv4"),
+    Column(
+        "destination.nat.ip6",
+        _RAW,
+        _only(_PF),
+        "IPv6 destination address after rewriting; shown as destination.nat.ip.",
+        render="ipv6",
+    ),
+    Column("destination.nat.port", _PORT, _only(_PF), "Destination port after rewriting."),
+    Column("ringfence.pf.truncated", _BOOL, _only(_PF), "The capture was cut before the transport header ended."),
+    # application records of the IDS
+    Column("dns.question.name", _TEXT, _only(_DNS), "Name that was asked for.", eve="dns.rrname"),
+    Column("dns.question.type", _TEXT, _only(_DNS), "Record type that was asked for.", eve="dns.rrtype"),
+    Column("dns.response_code", _TEXT, _only(_DNS), "NOERROR, NXDOMAIN, ...", eve="dns.rcode"),
+    Column("dns.type", _TEXT, _only(_DNS), "query or answer.", eve="dns.type"),
+    Column("dns.id", _INT, _only(_DNS), "Transaction id.", eve="dns.id"),
+    Column("url.domain", _TEXT, _only(_HTTP), "Host that was asked for.", eve="http.hostname"),
+    Column("url.original", _TEXT, _only(_HTTP), "Request target as sent.", eve="http.url"),
+    Column("http.request.method", _TEXT, _only(_HTTP), "Request method.", eve="http.http_method"),
+    Column(
+        "http.response.status_code", _INT, _only(_HTTP), "Status of the response; absent when none was seen.", eve="http.status"
+    ),
+    Column("http.response.body.bytes", _INT, _only(_HTTP), "Size of the response body.", eve="http.length"),
+    Column("user_agent.original", _TEXT, _only(_HTTP), "User-Agent as sent.", eve="http.http_user_agent"),
+    Column("tls.client.server_name", _TEXT, _only(_TLS), "Server name that the client asked for.", eve="tls.sni"),
+    Column("tls.version", _TEXT, _only(_TLS), "Protocol version as the sensor names it.", eve="tls.version"),
+    Column("tls.server.subject", _TEXT, _only(_TLS), "Subject of the server certificate.", eve="tls.subject"),
+    Column("tls.server.issuer", _TEXT, _only(_TLS), "Issuer of the server certificate.", eve="tls.issuerdn"),
+    Column("tls.server.hash.sha1", _TEXT, _only(_TLS), "Fingerprint of the server certificate.", eve="tls.fingerprint"),
+    Column("tls.client.ja3", _TEXT, _only(_TLS), "JA3 hash of the client hello.", eve="tls.ja3.hash"),
+    Column("ringfence.ssh.client", _TEXT, _only(_SSH), "Software of the client.", eve="ssh.client.software_version"),
+    Column(
+        "ringfence.ssh.server",
+        _TEXT,
+        _only(_SSH),
+        "Software of the server; absent when it never answered.",
+        eve="ssh.server.software_version",
+    ),
+    Column("file.name", _TEXT, _only(_FILE), "File name as the protocol carried it.", eve="fileinfo.filename"),
+    Column("file.size", _INT, _only(_FILE), "Bytes seen of the file.", eve="fileinfo.size"),
+    Column("file.hash.sha256", _TEXT, _only(_FILE), "SHA-256 of the content.", eve="fileinfo.sha256"),
+    # IDS alerts and drops
+    Column(
+        "rule.id",
+        _TEXT,
+        _only(_ALERT, _BOUNDARY),
+        "Signature id; for pf the rule path ruleset.rule.subrule.",
+        eve="alert.signature_id",
+    ),
+    Column("rule.name", _TEXT, _only(_ALERT), "Signature text.", eve="alert.signature"),
+    Column("rule.category", _TEXT, _only(_ALERT), "Class of the signature.", eve="alert.category"),
+    Column("rule.version", _TEXT, _only(_ALERT), "Revision of the signature.", eve="alert.rev"),
+    Column(
+        "event.severity", _INT, _only(_ALERT), "0 to 99, higher is worse (Suricata counts the other way).", eve="alert.severity"
+    ),
+    Column(
+        "ringfence.ids.action",
+        _TEXT,
+        _only(_ALERT),
+        "allowed or blocked, as the signature's action was carried out.",
+        eve="alert.action",
+    ),
+    Column(
+        "ringfence.ids.verdict",
+        _TEXT,
+        _only(_ALERT),
+        "Final verdict on the packet: drop, alert, accept or pass.",
+        eve="verdict.action",
+    ),
+    Column("ringfence.ids.reason", _TEXT, _only(_ALERT), "Why the packet was dropped.", eve="drop.reason"),
+    # hosts and people
+    Column("host.hostname", _TEXT, _HOST, "Host that wrote the log line."),
+    Column("process.name", _TEXT, _HOST, "Program that wrote it."),
+    Column("process.pid", _INT, _HOST, "Its process id."),
+    Column("process.command_line", _TEXT, _only(_PROCESS), "Command line as executed."),
+    Column("user.name", _TEXT, _only(_AUTH, _PROCESS), "Account concerned."),
+    Column("event.action", _TEXT, _only(_AUTH), "What was attempted: ssh-login, ssh-disconnect, ..."),
+    Column("event.outcome", _TEXT, _only(_AUTH), "success, failure or unknown, from the actor's view."),
+    Column("event.reason", _TEXT, _only(_AUTH), "Why, in the program's words."),
+    Column("ringfence.auth.method", _TEXT, _only(_AUTH), "password, publickey, ..."),
+    Column("message", _TEXT, _HOST, "The text of the message."),
+    Column("log.syslog.facility.code", _U8, _HOST, "Facility (RFC 5424 6.2.1)."),
+    Column("log.syslog.severity.code", _U8, _HOST, "Severity, 0 is worst (RFC 5424 6.2.1)."),
+    Column("log.syslog.appname", _TEXT, _HOST, "APP-NAME or the tag of RFC 3164."),
+    Column("log.syslog.procid", _TEXT, _HOST, "PROCID."),
+    Column("log.syslog.msgid", _TEXT, _HOST, "MSGID (RFC 5424 only)."),
+    Column("log.syslog.version", _TEXT, _HOST, "1 for RFC 5424, absent for RFC 3164."),
+    Column(
+        "ringfence.syslog.structured_data",
+        _TEXT,
+        _HOST,
+        "Structured data as a JSON object, id -> name -> value (RFC 5424 6.3).",
+    ),
+    Column("ringfence.generic.type", _TEXT, _only(_GENERIC), "The source's own name for the kind of record.", eve="event_type"),
+    # boundary tests
+    Column("ringfence.boundary.id", _TEXT, _only(_BOUNDARY), "from -> to, by segment names."),
+    Column("ringfence.boundary.intent", _TEXT, _only(_BOUNDARY), "allow, deny or undeclared, for this service."),
+    Column("ringfence.boundary.outcome", _TEXT, _only(_BOUNDARY), "blocked, passed or unknown."),
+    Column(
+        "ringfence.boundary.verdict", _TEXT, _only(_BOUNDARY), "held, breached, permitted, overblocked, undeclared or unproven."
+    ),
+    Column("ringfence.boundary.origin", _TEXT, _only(_BOUNDARY), "observed in traffic or simulated by ringfence."),
+    Column("ringfence.boundary.service", _TEXT, _only(_BOUNDARY), "Declared name of the service, else protocol/port."),
+    Column("ringfence.evidence.class", _TEXT, _only(_BOUNDARY), "Event class of the evidence."),
+    Column("ringfence.evidence.module", _TEXT, _only(_BOUNDARY), "Kind of sensor that gave the evidence."),
+    Column("ringfence.evidence.source", _U64, _only(_BOUNDARY), "Upper half of the evidence's event.id.", render="event_id"),
+    Column("ringfence.evidence.position", _U64, _only(_BOUNDARY), "Lower half of it.", render="hidden"),
+    *(
+        Column(f"{side}.segment.{part}", _TEXT, _ADDRESSED, f"{meaning} of the {side}'s segment.")
+        for side in ("source", "destination")
+        for part, meaning in (("id", "Stable id"), ("name", "Name"), ("role", "Role"), ("tenant", "Tenant"), ("site", "Site"))
+    ),
+    *(
+        Column(
+            f"{side}.segment.code",
+            pl.Int32(),
+            _ADDRESSED,
+            f"Code of the {side}'s segment inside this process; never stored.",
+            render="hidden",
+        )
+        for side in ("source", "destination")
+    ),
+    # dead letters
+    Column("ringfence.dead.stage", _TEXT, _only(_DEAD), "collect, process or sink."),
+    Column("ringfence.dead.component", _TEXT, _only(_DEAD), "Component that rejected it."),
+    Column("ringfence.dead.reason", _TEXT, _only(_DEAD), "Reason code, from a closed set."),
+    Column("error.message", _TEXT, _only(_DEAD), "The exact reason."),
+    Column("ringfence.dead.path", _TEXT, _only(_DEAD), "Field that was wrong, such as $.src_port."),
+    Column("ringfence.dead.row", _INT, _only(_DEAD), "Index of the frame in its block, from 0."),
+    Column("ringfence.dead.offset", _INT, _only(_DEAD), "Byte in the frame where reading failed, from 0."),
+    Column("ringfence.dead.input", _TEXT, _only(_DEAD), "Name of the stream: file or sender."),
+    Column("ringfence.dead.attempts", _INT, _only(_DEAD), "How often it was tried."),
+    Column("ringfence.dead.length", _INT, _only(_DEAD), "Size of the frame in bytes."),
+    Column("ringfence.dead.payload", _RAW, _only(_DEAD), "The frame as it arrived, up to 64 KiB.", render="bytes"),
+)
+
+BY_NAME: Mapping[str, Column] = {column.name: column for column in COLUMNS}
+
+
+def frame_schema(event_class: EventClass) -> dict[str, pl.DataType]:
+    """Every column that a frame of this class may have, in table order."""
+    return {column.name: column.dtype for column in COLUMNS if event_class in column.classes}
+
+
+_SCHEMAS: Mapping[EventClass, dict[str, pl.DataType]] = {event_class: frame_schema(event_class) for event_class in EventClass}
+
+
+def build_frame(event_class: EventClass, columns: Mapping[str, Any]) -> pl.DataFrame:
+    """Make a frame from columns (lists, numpy arrays or Series), typed as the table says and in its order.
+
+    Raises KeyError for a name that the class does not have: a spelling mistake in a component must not pass.
+    """
+    schema = _SCHEMAS[event_class]
+    unknown = columns.keys() - schema.keys()
+    if unknown:
+        raise KeyError(f"the schema has no column {sorted(unknown)} in class {event_class}")
+    return pl.DataFrame([_series(name, columns[name], dtype) for name, dtype in schema.items() if name in columns])
+
+
+def _series(name: str, values: Any, dtype: pl.DataType) -> pl.Series:
+    if isinstance(values, pl.Series):
+        return values.alias(name) if values.dtype == dtype else values.cast(dtype).alias(name)
+    return pl.Series(name, values, dtype=dtype)
+
+
+def conform(event_class: EventClass, frame: pl.DataFrame) -> pl.DataFrame:
+    """Keep only the columns that this version knows, with their types (for blocks of other minor versions)."""
+    schema = _SCHEMAS[event_class]
+    known = [name for name in frame.columns if name in schema]
+    return frame.select(
+        pl.col(name) if frame.schema[name] == schema[name] else pl.col(name).cast(schema[name]) for name in known
+    )
+
+
+def together(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Concatenate frames of one class; a column that only some of them have is null in the others."""
+    return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal", rechunk=True)

@@ -1,0 +1,438 @@
+"""The three loops of ringfence: collect, process, deliver. Each reads, works, and commits its step as a whole.
+
+A stage owns what its component does not: batching, retry, back-pressure, bisection of a batch that crashes a processor,
+dead letters and the ledger. Order within a stage: read, work, make the output durable, commit; only a commit moves on.
+After Fenced everything since the last commit is forgotten and the stage starts again from what was committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import polars as pl
+
+from ringfence import bus, codec, deadletter
+from ringfence.batch import Batch, EventClass, Micros, Position, Problem, ProblemCode, Record, Step
+from ringfence.batching import Batcher, Batching
+from ringfence.clock import Clock
+from ringfence.codec import BadBlock, time_span
+from ringfence.component import Bus, Collector, Delivery, Processor, Sink
+from ringfence.deadletter import DeadLetter
+from ringfence.errors import EndOfInput, Fenced, Retryable
+from ringfence.ledger import LEDGER_STATE, Counts, topics_read
+from ringfence.retry import until_done
+from ringfence.telemetry import DEAD, DROPPED, PARSED, PROCESSED, RECEIVED, REJECTED, STEP_SECS
+
+POSITION_STATE = "position"
+SEQUENCE_STATE = "sequence"
+SINK_STATE = "sink"
+TOPICS_STATE = f"{LEDGER_STATE}/topics"
+MAX_STEP_RECORDS = 64
+MAX_STEP_BYTES = 8 * 1024 * 1024
+IDLE_SECS = 0.5
+MAX_LETTERS_PER_STEP = 50_000
+
+_log = logging.getLogger(__name__)
+_CRASHES = (Exception, pl.exceptions.PanicException)
+
+
+@dataclass
+class Stopping:
+    """Set once by the runtime: no more input is to be taken."""
+
+    event: asyncio.Event
+
+    async def or_none(self, wanted: asyncio.Task[Delivery], secs: float | None) -> Delivery | None:
+        """The result, or None when the time is over or the stop came first; the task goes on in that case."""
+        stop: asyncio.Future[Any] = asyncio.ensure_future(self.event.wait())
+        try:
+            await asyncio.wait((wanted, stop), timeout=secs, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.cancel()
+        return wanted.result() if wanted.done() else None
+
+
+class CollectStage:
+    """One collector: frames from its shell, rows to `ringfence.events.v1`, rejects to `ringfence.dead.v1`."""
+
+    def __init__(
+        self, name: str, build: Callable[[], Collector], engine: Bus, batching: Batching, buckets: int, clock: Clock,
+        on_progress: Callable[[str, int], None] = lambda name, count: None,
+    ) -> None:  # fmt: skip
+        self.group = f"ringfence.collect.{name}"
+        self._name = name
+        self._build = build
+        self._bus = engine
+        self._batching = batching
+        self._buckets = buckets
+        self._clock = clock
+        self._on_progress = on_progress
+        self.opened = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Collect until the input ends or `stop` is set; what was taken is committed before it returns."""
+        while True:
+            try:
+                return await self._collect(Stopping(stop))
+            except Fenced as error:
+                _log.warning("collector %s starts again from its last commit: %s", self._name, error)
+
+    async def _collect(self, stopping: Stopping) -> None:
+        state = await until_done(f"collector {self._name}: bus", lambda: self._bus.join(self.group, ()), self._clock)
+        collector = self._build()
+        shell = collector.shell
+        run = _Collecting(self._name, collector, state, self._batching, self._buckets)
+        await until_done(f"collector {self._name}", lambda: shell.open(run.position), self._clock)
+        self.opened.set()
+        reading: asyncio.Task[Delivery] | None = None
+        try:
+            while not stopping.event.is_set():
+                reading = reading or asyncio.ensure_future(shell.read())
+                try:
+                    delivery = await stopping.or_none(reading, run.batcher.wait_secs(self._clock.monotonic()))
+                except EndOfInput:
+                    reading = None
+                    break
+                except Retryable as error:
+                    reading = None
+                    await self._reopen(shell.close, error)
+                    await until_done(f"collector {self._name}", lambda: shell.open(run.position), self._clock)
+                    continue
+                if delivery is not None:
+                    reading = None
+                    run.take(delivery, self._clock)
+                    self._on_progress(self._name, len(delivery.frames.data))
+                if run.due(self._clock.monotonic()):
+                    await self._flush(run)
+            await self._flush(run)
+        finally:
+            if reading is not None:
+                reading.cancel()
+                with suppress(asyncio.CancelledError, EndOfInput, Retryable):
+                    await reading
+            await shell.close()
+
+    async def _reopen(self, close: Callable[[], object], error: Retryable) -> None:
+        _log.warning("collector %s is opened again: %s", self._name, error)
+        await close()  # type: ignore[misc]
+        await self._clock.sleep(0.2)
+
+    async def _flush(self, run: _Collecting) -> None:
+        step = run.seal(self.group, self._clock.now())
+        if step is not None:
+            await until_done(f"collector {self._name}: bus", lambda: self._bus.commit(step), self._clock)
+            run.committed()
+
+
+class _Collecting:
+    """What one run of a collector holds between two commits."""
+
+    def __init__(self, name: str, collector: Collector, state: Mapping[str, bytes], batching: Batching, buckets: int) -> None:
+        self.name = name
+        self.collector = collector
+        self.position = state.get(POSITION_STATE, b"")
+        self.batcher = Batcher(name, collector.module, batching, buckets, int(state.get(SEQUENCE_STATE, b"0")))
+        self._counts = Counts.decode(state.get(LEDGER_STATE))
+        self._letters: list[DeadLetter] = []
+        self._moved = False
+
+    def take(self, delivery: Delivery, clock: Clock) -> None:
+        """Decode what a shell delivered."""
+        decoded = self.collector.decoder.feed(delivery.frames)
+        now_us = clock.now()
+        self._letters += [deadletter.from_problem(problem, "collect", self.name, now_us) for problem in decoded.problems]
+        self.batcher.add(decoded.rows, clock.monotonic())
+        self.position = delivery.position
+        self._moved = True
+        counts = self._counts
+        counts.received += len(delivery.frames)
+        counts.done += decoded.taken
+        counts.dead += len(decoded.problems)
+        counts.filtered += sum(decoded.filtered.values())
+        counts.held = decoded.held
+        RECEIVED.labels(self.name).inc(len(delivery.frames))
+        for hop, lost in delivery.shed.items():
+            counts.shed += lost
+            DROPPED.labels(self.name, hop).inc(lost)
+        for problem in decoded.problems:
+            REJECTED.labels(self.name, str(problem.code)).inc()
+
+    def due(self, now: float) -> bool:
+        return (
+            self.batcher.due(now)
+            or len(self._letters) >= MAX_LETTERS_PER_STEP
+            or (self._moved and not self.batcher.rows and bool(self._letters))
+        )
+
+    def seal(self, group: str, now_us: int) -> Step | None:
+        """The step of everything taken since the last commit; None when there was nothing."""
+        if not self._moved:
+            return None
+        outputs: dict[str, Sequence[Record]] = {}
+        events = [record for key, batch in self.batcher.take(now_us) for record in codec.encode(batch, key)]
+        if events:
+            outputs[bus.EVENTS] = events
+        if self._letters:
+            outputs[bus.DEAD] = [deadletter.encode(letter) for letter in self._letters]
+        rows = codec.rows_in(events)
+        self._counts.wrote(bus.EVENTS, rows)
+        self._counts.wrote(bus.DEAD, len(self._letters))
+        PARSED.labels(self.name).inc(rows)
+        _count_dead("collect", self._letters)
+        state = {
+            POSITION_STATE: self.position,
+            SEQUENCE_STATE: b"%d" % self.batcher.sequence,
+            LEDGER_STATE: self._counts.encode(),
+        }
+        return Step(group, outputs, (), state)
+
+    def committed(self) -> None:
+        self._letters = []
+        self._moved = False
+
+
+@dataclass
+class _Reading:
+    """The cumulative counters of a reading stage."""
+
+    counts: Counts
+    by_topic: dict[str, int]
+
+    @classmethod
+    def restored(cls, state: Mapping[str, bytes]) -> _Reading:
+        return cls(Counts.decode(state.get(LEDGER_STATE)), dict(Counts.decode(state.get(TOPICS_STATE)).written))
+
+    def received(self, topic: str, rows: int) -> None:
+        self.counts.received += rows
+        self.by_topic[topic] = self.by_topic.get(topic, 0) + rows
+
+    def state(self) -> dict[str, bytes]:
+        return {LEDGER_STATE: self.counts.encode(), TOPICS_STATE: topics_read(self.by_topic)}
+
+
+class _ReadingStage:
+    """What process and sink have in common: join, read a step, work, commit, until the input has ended."""
+
+    def __init__(self, group: str, topics: Sequence[str], engine: Bus, clock: Clock) -> None:
+        self.group = group
+        self.topics = topics
+        self._bus = engine
+        self._clock = clock
+
+    async def run(self, ended: asyncio.Event) -> None:
+        """Work until nothing is left to read after `ended` is set (nothing more will be written upstream)."""
+        while True:
+            try:
+                state = await until_done(f"{self.group}: bus", lambda: self._bus.join(self.group, self.topics), self._clock)
+                return await self._work(state, ended)
+            except Fenced as error:
+                _log.warning("%s starts again from its last commit: %s", self.group, error)
+
+    async def _work(self, state: Mapping[str, bytes], ended: asyncio.Event) -> None:
+        raise NotImplementedError
+
+    async def _records(self, ended: asyncio.Event) -> Sequence[tuple[Position, Record]] | None:
+        """The next records; None when there are none and no more can come."""
+        while True:
+            over = ended.is_set()
+            read = partial(self._bus.read, self.group, MAX_STEP_RECORDS, MAX_STEP_BYTES, 0.0 if over else IDLE_SECS)
+            records = await until_done(f"{self.group}: bus", read, self._clock)
+            if records:
+                return records
+            if over:
+                return None
+
+    async def _commit(self, step: Step) -> None:
+        await until_done(f"{self.group}: bus", lambda: self._bus.commit(step), self._clock)
+
+
+class ProcessStage(_ReadingStage):
+    """Runs every block of `ringfence.events.v1` through the processors; what they make goes to its topic."""
+
+    def __init__(self, processors: Callable[[], Sequence[Processor]], engine: Bus, clock: Clock) -> None:
+        super().__init__("ringfence.process", (bus.EVENTS,), engine, clock)
+        self._build = processors
+        self._processors: Sequence[Processor] = ()
+
+    def reload(self) -> None:
+        """Use new processors from the next step on (after a topology was reloaded)."""
+        self._processors = self._build()
+
+    async def _work(self, state: Mapping[str, bytes], ended: asyncio.Event) -> None:
+        self._processors = self._build()
+        reading = _Reading.restored(state)
+        while (records := await self._records(ended)) is not None:
+            started = self._clock.monotonic()
+            await self._commit(self._step(records, reading))
+            STEP_SECS.labels("process").observe(self._clock.monotonic() - started)
+
+    def _step(self, records: Sequence[tuple[Position, Record]], reading: _Reading) -> Step:
+        now_us = self._clock.now()
+        outputs: dict[str, list[Record]] = {}
+        letters: list[DeadLetter] = []
+        for position, record in records:
+            rows = codec.rows_in([record])
+            reading.received(position.topic, rows)
+            try:
+                batch = codec.decode(record)
+            except BadBlock as error:
+                where = f"{position.topic}/{position.partition}"
+                letters.append(deadletter.from_block(record, str(error), "process", "codec", where, position.offset, now_us))
+                reading.counts.dead += rows
+                continue
+            dead = self._run(batch, outputs, record.key, now_us)
+            letters += dead
+            reading.counts.dead += len(dead)
+            reading.counts.done += rows - len(dead)
+        if letters:
+            outputs[bus.DEAD] = [deadletter.encode(letter) for letter in letters]
+            _count_dead("process", letters)
+        for topic, written in outputs.items():
+            reading.counts.wrote(topic, len(letters) if topic == bus.DEAD else codec.rows_in(written))
+        PROCESSED.labels("process").inc(sum(codec.rows_in([record]) for _, record in records))
+        return Step(self.group, outputs, next_offsets(records), reading.state())
+
+    def _run(self, batch: Batch, outputs: dict[str, list[Record]], key: bytes, now_us: int) -> list[DeadLetter]:
+        """Run the processors; a batch that crashes one is halved until the rows that do are alone."""
+        try:
+            made = self._made_of(batch)
+        except _CRASHES as error:
+            if batch.frame.height == 1:
+                _log.exception("a row crashed the processors and is dead-lettered: %s", error)
+                return [deadletter.from_problem(_crashed(batch, error), "process", "processors", now_us)]
+            middle = batch.frame.height // 2
+            halves = (batch.frame.slice(0, middle), batch.frame.slice(middle))
+            return [letter for half in halves for letter in self._run(part_of(batch, half), outputs, key, now_us)]
+        for topic, batches in made.items():
+            outputs.setdefault(topic, []).extend(record for made_batch in batches for record in codec.encode(made_batch, key))
+        return []
+
+    def _made_of(self, batch: Batch) -> dict[str, list[Batch]]:
+        made: dict[str, list[Batch]] = {}
+        now = Micros(batch.header.time_max_us)
+        for processor in self._processors:
+            processed = processor.process(batch, now)
+            batch = processed.batch
+            for topic, batches in processed.outputs.items():
+                made.setdefault(topic, []).extend(batches)
+        return made
+
+
+class SinkStage(_ReadingStage):
+    """Delivers the topics of one sink; commits only what the sink made durable."""
+
+    def __init__(self, name: str, sink: Sink, enrich: Callable[[], Sequence[Processor]], engine: Bus, clock: Clock) -> None:
+        super().__init__(f"ringfence.sink.{name}", sink.topics, engine, clock)
+        self._name = name
+        self._sink = sink
+        self._build = enrich
+        self._enrich: Sequence[Processor] = ()
+
+    def reload(self) -> None:
+        """Use new processors from the next step on."""
+        self._enrich = self._build()
+
+    async def _work(self, state: Mapping[str, bytes], ended: asyncio.Event) -> None:
+        self._enrich = self._build()
+        reading = _Reading.restored(state)
+        kept = state.get(SINK_STATE, b"")
+        await until_done(f"sink {self._name}", lambda: self._sink.open(kept), self._clock)
+        try:
+            while (records := await self._records(ended)) is not None:
+                started = self._clock.monotonic()
+                kept = await self._deliver_until_done(records, reading, kept)
+                STEP_SECS.labels("sink").observe(self._clock.monotonic() - started)
+        finally:
+            await self._sink.close()
+
+    async def _deliver_until_done(self, records: Sequence[tuple[Position, Record]], reading: _Reading, kept: bytes) -> bytes:
+        """Deliver and commit one step. A Retryable sink is put back to its last state first, so nothing is written twice."""
+        now_us = self._clock.now()
+        batches, letters = self._batches(records, now_us)
+
+        async def attempt() -> tuple[bytes, list[DeadLetter]]:
+            try:
+                refused = [
+                    deadletter.from_problem(problem, "sink", self._name, now_us)
+                    for topic, batch in batches
+                    for problem in (await self._sink.write(topic, batch)).values()
+                ]
+                return await self._sink.flush(), refused
+            except Retryable:
+                await self._sink.close()
+                await self._sink.open(kept)
+                raise
+
+        state, refused = await until_done(f"sink {self._name}", attempt, self._clock)
+        for position, record in records:
+            reading.received(position.topic, codec.rows_in([record]))
+        dead = len(refused) + sum(codec.rows_in([record]) for _, record in letters)
+        reading.counts.dead += dead
+        reading.counts.done += sum(codec.rows_in([record]) for _, record in records) - dead
+        all_letters = [*refused, *(letter for letter, _ in letters)]
+        outputs: dict[str, Sequence[Record]] = {}
+        if all_letters:
+            outputs[bus.DEAD] = [deadletter.encode(letter) for letter in all_letters]
+            reading.counts.wrote(bus.DEAD, len(all_letters))
+            _count_dead("sink", all_letters)
+        PROCESSED.labels(f"sink {self._name}").inc(sum(batch.frame.height for _, batch in batches))
+        await self._commit(Step(self.group, outputs, next_offsets(records), {SINK_STATE: state, **reading.state()}))
+        return state
+
+    def _batches(
+        self, records: Sequence[tuple[Position, Record]], now_us: int
+    ) -> tuple[list[tuple[str, Batch]], list[tuple[DeadLetter, Record]]]:
+        """Readable blocks with segment names, dead letters of a topic as one batch, and what cannot be read."""
+        batches: list[tuple[str, Batch]] = []
+        unreadable: list[tuple[DeadLetter, Record]] = []
+        dead: list[DeadLetter] = []
+        for position, record in records:
+            try:
+                if position.topic == bus.DEAD:
+                    dead.append(deadletter.decode(record))
+                else:
+                    batches.append((position.topic, self._enriched(codec.decode(record))))
+            except (BadBlock, ValueError) as error:
+                where = f"{position.topic}/{position.partition}"
+                letter = deadletter.from_block(record, str(error), "sink", self._name, where, position.offset, now_us)
+                unreadable.append((letter, record))
+        if dead:
+            batches.append((bus.DEAD, deadletter.to_batch(dead)))
+        return batches, unreadable
+
+    def _enriched(self, batch: Batch) -> Batch:
+        if batch.header.event_class is EventClass.BOUNDARY:
+            return batch
+        for processor in self._enrich:
+            batch = processor.process(batch, Micros(batch.header.time_max_us)).batch
+        return batch
+
+
+def next_offsets(records: Iterable[tuple[Position, Record]]) -> list[Position]:
+    """Per partition the offset after the last of some records."""
+    last: dict[tuple[str, int], int] = {}
+    for position, _ in records:
+        last[position.topic, position.partition] = position.offset + 1
+    return [Position(topic, partition, offset) for (topic, partition), offset in last.items()]
+
+
+def part_of(batch: Batch, frame: pl.DataFrame) -> Batch:
+    """Some rows of a batch as a batch."""
+    low, high = time_span(frame)
+    return Batch(replace(batch.header, rows=frame.height, time_min_us=low, time_max_us=high), frame)
+
+
+def _crashed(batch: Batch, error: BaseException) -> Problem:
+    raw = batch.frame.row(0, named=True).get("event.original") or repr(batch.frame.row(0, named=True)).encode()
+    return Problem(ProblemCode.CRASHED, f"{type(error).__name__}: {error}", 0, None, None, raw)
+
+
+def _count_dead(stage: str, letters: Iterable[DeadLetter]) -> None:
+    for letter in letters:
+        DEAD.labels(stage, letter.reason).inc()

@@ -1,0 +1,72 @@
+"""A summary for people: the boundary matrix, what was breached and by whom, printed when the sink closes.
+
+The counts are committed with the offsets, so they are exact across crashes and restarts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+from rich.console import Console
+
+from ringfence import bus
+from ringfence.batch import Batch, Problem
+from ringfence.component import BuildContext
+from ringfence.matrix import Matrix
+
+
+class TerminalSummary:
+    """Counts boundary tests into a Matrix."""
+
+    def __init__(self, order: Sequence[str], output: Literal["stdout", "stderr", "none"]) -> None:
+        self.topics = (bus.BOUNDARY,)
+        self._order = order
+        self._output = output
+        self._matrix: Matrix | None = None
+
+    async def open(self, state: bytes) -> None:
+        """Go on from the committed counts."""
+        self._matrix = Matrix.decode(state)
+
+    async def write(self, topic: str, batch: Batch) -> Mapping[int, Problem]:
+        """Count a batch."""
+        if self._matrix is not None:
+            self._matrix.add(batch.frame)
+        return {}
+
+    async def flush(self) -> bytes:
+        """The counts are the state."""
+        return self._matrix.encode() if self._matrix is not None else b""
+
+    async def close(self) -> None:
+        """Print the matrix, once."""
+        if self._matrix is not None and self._output != "none":
+            Console(stderr=self._output == "stderr").print(self._matrix.render(self._order))
+        self._matrix = None
+
+
+class Settings(BaseModel):
+    """Where to print; `none` only keeps the counts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    output: Literal["stdout", "stderr", "none"] = "stdout"
+
+
+class TerminalKind:
+    """Entry point `terminal`."""
+
+    settings = Settings
+
+    def build(self, settings: Settings, context: BuildContext) -> TerminalSummary:
+        """Rows and columns are in the order of the topology."""
+        return TerminalSummary(list(context.topology.segments), settings.output)
+
+    def resources(self, settings: Settings) -> Sequence[str]:
+        """Claims nothing."""
+        return ()
+
+
+KIND = TerminalKind()
