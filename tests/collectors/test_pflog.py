@@ -1,0 +1,565 @@
+"""The pflog decoder against a scalar one, against tcpdump, and against hostile bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import socket
+import struct
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from collectors.pcap import MAX_PACKET_BYTES, Order, PcapFramer
+from collectors.pflog import (
+    _MIX,
+    ACTIONS,
+    KIND,
+    MAX_STREAMS,
+    REASONS,
+    PflogConfig,
+    PflogDecoder,
+    _distinct,
+    recognise,
+    walk_extensions,
+)
+from ringfence.batch import Decoded, EventClass, Frames, ProblemCode, Source, frames_of
+from tests.collectors.encode_pflog import (
+    AF_INET6,
+    MICROS,
+    NANOS,
+    Pflog,
+    file_header,
+    icmp,
+    ip4,
+    ip6,
+    record,
+    tcp,
+    udp,
+)
+
+SOURCE = Source("/var/log/pflog", 0xFEED)
+A4, B4 = socket.inet_aton("10.1.0.5"), socket.inet_aton("10.2.0.9")
+A6, B6 = (socket.inet_pton(socket.AF_INET6, text) for text in ("2001:db8:1::5", "2001:db8:2::9"))
+PLAIN = Pflog().encode() + ip4(A4, B4, 6, tcp(40000, 22))
+
+
+def decode(records: Sequence[bytes], header: bytes | None = None, decoder: PflogDecoder | None = None) -> Decoded:
+    return (decoder or PflogDecoder()).feed(frames_of([file_header() if header is None else header, *records], SOURCE))
+
+
+def rows(decoded: Decoded) -> list[dict[str, Any]]:
+    return decoded.rows[EventClass.PF].to_dicts() if EventClass.PF in decoded.rows else []
+
+
+def one(packet: bytes) -> dict[str, Any]:
+    decoded = decode([record(packet)])
+    assert not decoded.problems, decoded.problems
+    (row,) = rows(decoded)
+    return row
+
+
+def accounted(decoded: Decoded) -> int:
+    return decoded.taken + len(decoded.problems) + sum(decoded.filtered.values()) + decoded.held
+
+
+def word(data: bytes, at: int, size: int = 4) -> int:
+    return int.from_bytes(data[at : at + size], "big")
+
+
+def scalar_address(raw: bytes) -> tuple[int | None, bytes | None]:
+    if len(raw) == 16 and raw[:12] != bytes(10) + b"\xff\xff":
+        return None, raw
+    return word(raw, len(raw) - 4), None
+
+
+def scalar_packet(packet: bytes, v6: bool) -> dict[str, Any]:
+    """What there is of one IP packet, read field by field."""
+    found: dict[str, Any] = dict.fromkeys(("src", "dst", "protocol", "sport", "dport", "flags", "type", "code"))
+    ends = ((8, 24), (24, 40)) if v6 else ((12, 16), (16, 20))
+    for name, (start, end) in zip(("src", "dst"), ends, strict=True):
+        if len(packet) >= end:
+            found[name] = packet[start:end]
+    offset, fragment, ported = 0, False, False
+    if len(packet) >= (7 if v6 else 10):
+        if v6:
+            found["protocol"], offset, fragment = walk_extensions(packet)
+        else:
+            found["protocol"], offset, fragment = packet[9], (packet[0] & 15) * 4, bool(word(packet, 6, 2) & 0x1FFF)
+        ported = found["protocol"] in (6, 17, 132) and not fragment
+    complete = found["protocol"] is not None and len(packet) >= offset
+    payload = packet[offset:] if complete and not fragment else b""
+    needed = {6: 20, 17: 8, 132: 12, 1: 8, 58: 4}.get(found["protocol"] or 0, 0)
+    if ported:
+        found["sport"] = word(payload, 0, 2) if len(payload) >= 2 else None
+        found["dport"] = word(payload, 2, 2) if len(payload) >= 4 else None
+    if found["protocol"] == 6 and len(payload) >= 14:
+        found["flags"] = payload[13]
+    if found["protocol"] == (58 if v6 else 1):
+        found["type"], found["code"] = (payload[at] if len(payload) > at else None for at in (0, 1))
+    return found | {"ported": ported, "truncated": not complete or (not fragment and len(payload) < needed)}
+
+
+def scalar(frame: bytes, position: int, order: Order, nanoseconds: bool) -> dict[str, Any]:
+    """One record, decoded without numpy."""
+    seconds, fraction, _, wirelen = struct.unpack_from(f"{order}IIII", frame)
+    header = frame[16:116]
+    uid, pid, rule_uid, rule_pid = struct.unpack_from(f"{order}IiIi", header, 44)
+    rewritten = header[61] != 0
+    v6 = (header[62] if rewritten else header[1]) == AF_INET6
+    packet = scalar_packet(frame[116:], v6)
+    names = [header[at : at + 16].split(b"\0")[0].decode(errors="backslashreplace") or None for at in (4, 20)]
+    row: dict[str, Any] = {
+        "@timestamp": seconds * 1_000_000 + (fraction // 1000 if nanoseconds else fraction),
+        "ringfence.event.source": SOURCE.identity,
+        "ringfence.event.position": position,
+        "observer.name": SOURCE.name,
+        "ringfence.evidence.lossy": False,
+        "network.iana_number": packet["protocol"],
+        "network.bytes": wirelen - 100,
+        "observer.ingress.interface.name": names[0] if header[60] == 1 else None,
+        "observer.egress.interface.name": names[0] if header[60] == 2 else None,
+        "ringfence.tcp.source_flags": packet["flags"],
+        "ringfence.icmp.type": packet["type"],
+        "ringfence.icmp.code": packet["code"],
+        "ringfence.pf.action": dict(enumerate(ACTIONS)).get(header[2], f"unknown({header[2]})"),
+        "ringfence.pf.reason": dict(enumerate(REASONS)).get(header[3], f"unknown({header[3]})"),
+        "ringfence.pf.direction": {1: "in", 2: "out"}.get(header[60], f"unknown({header[60]})"),
+        "ringfence.pf.rule": word(header, 36),
+        "ringfence.pf.subrule": None if word(header, 40) == 0xFFFFFFFF else word(header, 40),
+        "rule.ruleset": names[1],
+        "ringfence.pf.uid": None if uid == 0xFFFFFFFF else uid,
+        "ringfence.pf.pid": None if pid in (0, 100_000) else pid,
+        "ringfence.pf.rule_uid": None if rule_uid == 0xFFFFFFFF else rule_uid,
+        "ringfence.pf.rule_pid": None if rule_pid in (0, 100_000) else rule_pid,
+        "ringfence.pf.truncated": packet["truncated"],
+    }
+    for end, short, letter, at in (("source", "src", "s", 64), ("destination", "dst", "d", 80)):
+        seen = (packet[short], packet[f"{letter}port"])
+        logged = header[at : at + (16 if header[1] == AF_INET6 else 4)], word(header, 96 + (letter == "d") * 2, 2)
+        pairs = (
+            {end: (logged[0], logged[1] if packet["ported"] else None), f"{end}.nat": seen}
+            if rewritten
+            else {end: seen, f"{end}.nat": (None, None)}
+        )
+        for name, (address, port) in pairs.items():
+            row[f"{name}.ip"], row[f"{name}.ip6"] = (None, None) if address is None else scalar_address(address)
+            row[f"{name}.port"] = port
+    return row
+
+
+octets = st.integers(0, 255)
+numbers = st.one_of(st.integers(0, 0xFFFFFFFF), st.sampled_from([0, 100_000, 0xFFFFFFFF]))
+pids = st.one_of(st.integers(-(2**31), 2**31 - 1), st.sampled_from([0, 100_000]))
+ports = st.integers(0, 65535)
+addresses4 = st.binary(min_size=4, max_size=4)
+addresses6 = st.one_of(st.binary(min_size=16, max_size=16), addresses4.map(lambda low: bytes(10) + b"\xff\xff" + low))
+transports = st.one_of(
+    st.tuples(st.just(6), st.builds(tcp, ports, ports, octets)),
+    st.tuples(st.just(17), st.builds(udp, ports, ports)),
+    st.tuples(st.sampled_from([1, 58]), st.builds(icmp, octets, octets)),
+    st.tuples(octets, st.binary(max_size=24)),
+)
+extensions = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from([0, 43, 60]), st.integers(0, 2).map(lambda size: bytes([0, size]) + bytes(size * 8 + 6))),
+        st.tuples(st.just(51), st.integers(1, 4).map(lambda size: bytes([0, size]) + bytes(size * 4 + 6))),
+        st.tuples(st.just(44), st.sampled_from([0, 1, 8, 0xFFF9]).map(lambda where: struct.pack(">BBHI", 0, 0, where, 7))),
+    ),
+    max_size=3,
+)
+headers = st.builds(
+    Pflog, action=octets, reason=octets, ifname=st.binary(max_size=16), ruleset=st.binary(max_size=16), rulenr=numbers,
+    subrulenr=numbers, uid=numbers, pid=pids, rule_uid=numbers, rule_pid=pids, dir=octets, sport=ports, dport=ports,
+)  # fmt: skip
+
+
+@st.composite
+def logged_packets(draw: st.DrawFn, order: Order = "<") -> bytes:
+    """A pflog header with a packet behind it, cut off anywhere behind the header."""
+    header, v6 = draw(headers), draw(st.booleans())
+    protocol, transport = draw(transports)
+    if v6:
+        packet = ip6(draw(addresses6), draw(addresses6), protocol, transport, draw(extensions))
+    else:
+        options, fragment = bytes(draw(st.integers(0, 10)) * 4), draw(st.sampled_from([0, 0x4000, 0x2000, 1, 0x20B9]))
+        packet = ip4(draw(addresses4), draw(addresses4), protocol, transport, options, fragment)
+    family = 24 if v6 else 2
+    if draw(st.booleans()):
+        before = draw(st.sampled_from([2, 24]))
+        header = dataclasses.replace(header, rewritten=1, af=before, naf=family, saddr=draw(addresses6), daddr=draw(addresses6))
+    else:
+        header = dataclasses.replace(header, af=family, naf=draw(octets))
+    return header.encode(order) + packet[: draw(st.integers(0, len(packet)))]
+
+
+@settings(max_examples=300)
+@given(st.data(), st.sampled_from(["<", ">"]), st.booleans())
+def test_decoding_gives_what_was_encoded_as_a_scalar_decoder_reads_it(data: st.DataObject, order: Order, nano: bool) -> None:
+    packets = data.draw(st.lists(logged_packets(order), min_size=1, max_size=8))
+    records = [record(packet, 1_790_000_000 + number, 999_999, order) for number, packet in enumerate(packets)]
+
+    decoded = decode(records, file_header(order, NANOS if nano else MICROS))
+
+    assert not decoded.problems
+    starts = np.cumsum([24, *map(len, records)]).tolist()
+    assert rows(decoded) == [
+        {name: scalar(frame, start, order, nano)[name] for name in decoded.rows[EventClass.PF].columns}
+        for frame, start in zip(records, starts, strict=False)
+    ]
+    assert decoded.rows[EventClass.PF].width == len(scalar(records[0], 0, order, nano))
+
+
+def readable(frame: bytes) -> bool:
+    """Whether a record of a little-endian file with microseconds can be decoded."""
+    if len(frame) < 117:
+        return len(frame) == 116 and _sane(frame) and {frame[17], frame[78] if frame[77] else 2} <= {2, 24}
+    family = frame[78] if frame[77] else frame[17]
+    version = (family == 2 and frame[116] >> 4 == 4 and frame[116] & 15 >= 5) or (family == 24 and frame[116] >> 4 == 6)
+    return _sane(frame) and frame[17] in (2, 24) and version
+
+
+def _sane(frame: bytes) -> bool:
+    _, fraction, caplen, wirelen = struct.unpack_from("<IIII", frame)
+    return fraction < 1_000_000 and caplen == len(frame) - 16 <= wirelen and frame[16] == 100
+
+
+def insane(frame: bytes) -> bool:
+    return len(frame) >= 16 and int.from_bytes(frame[8:12], "little") > MAX_PACKET_BYTES
+
+
+mutated = st.tuples(logged_packets(), st.lists(st.tuples(st.integers(0, 140), octets), max_size=3), st.integers(0, 5)).map(
+    lambda parts: _mutate(record(parts[0]), parts[1])[: len(parts[0]) + 16 - parts[2]]
+)
+
+
+def _mutate(frame: bytes, changes: Sequence[tuple[int, int]]) -> bytes:
+    changed = bytearray(frame)
+    for at, value in changes:
+        changed[at % len(changed)] = value
+    return bytes(changed)
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(st.one_of(st.binary(max_size=160), mutated), max_size=8), st.one_of(st.just(file_header()), st.binary(max_size=40))
+)
+def test_any_bytes_raise_nothing_and_every_frame_is_accounted_for(frames: list[bytes], header: bytes) -> None:
+    decoded = decode(frames, header)
+
+    assert accounted(decoded) == len(frames) + 1
+    for problem in decoded.problems:
+        assert problem.row is not None
+        assert problem.raw == [header, *frames][problem.row]
+        assert problem.source == SOURCE
+        assert problem.offset is not None
+        assert 0 <= problem.offset <= len(problem.raw)
+    if EventClass.PF in decoded.rows:
+        assert decoded.taken == decoded.rows[EventClass.PF].height
+
+
+@settings(max_examples=300)
+@given(st.lists(mutated, max_size=8))
+def test_exactly_the_readable_records_become_rows(frames: list[bytes]) -> None:
+    frames = [frame for frame in frames if not insane(frame)]
+
+    decoded = decode(frames)
+
+    assert [problem.row for problem in decoded.problems] == [row for row, frame in enumerate(frames, 1) if not readable(frame)]
+
+
+@given(st.lists(logged_packets(), max_size=6), st.integers(0, 40), st.lists(st.integers(0, 300), max_size=6))
+def test_any_chunking_of_a_file_gives_the_same_rows(packets: list[bytes], cut_off: int, sizes: list[int]) -> None:
+    stream = file_header() + b"".join(map(record, packets))
+    stream = stream[: max(0, len(stream) - cut_off)]
+
+    assert _read(stream, sizes) == _read(stream, [])
+
+
+def _read(stream: bytes, sizes: Sequence[int]) -> tuple[list[dict[str, Any]], list[tuple[str, int]]]:
+    framer, decoder, position, start = PcapFramer(), PflogDecoder(), 0, 0
+    found: list[dict[str, Any]] = []
+    problems: list[tuple[str, int]] = []
+    chunks = []
+    for size in sizes:
+        chunks.append(stream[start : start + size])
+        start += size
+    for data, bounds in [*map(framer.cut, [*chunks, stream[start:]]), framer.finish()]:
+        count = len(bounds) - 1
+        where = (bounds[:-1] + position).astype(np.uint64)
+        decoded = decoder.feed(Frames(data, bounds, np.zeros(count, np.int64), np.zeros(count, np.uint16), (SOURCE,), where))
+        position += len(data)
+        found += rows(decoded)
+        problems += [(problem.detail, problem.position) for problem in decoded.problems]
+    return found, problems
+
+
+@pytest.mark.parametrize(
+    ("frame", "code", "offset"),
+    [
+        (record(PLAIN)[:10], ProblemCode.TRUNCATED, 10),
+        (record(PLAIN)[:-1], ProblemCode.TRUNCATED, 155),
+        (record(PLAIN) + b"x", ProblemCode.BAD_LENGTH, 8),
+        (record(PLAIN, fraction=1_000_000), ProblemCode.MALFORMED, 4),
+        (record(PLAIN, wirelen=10), ProblemCode.MALFORMED, 12),
+        (record(b""), ProblemCode.TRUNCATED, 16),
+        (record(PLAIN[:99]), ProblemCode.TRUNCATED, 115),
+        (record(Pflog(length=61).encode()), ProblemCode.UNKNOWN_VERSION, 16),
+        (record(Pflog(af=7).encode()), ProblemCode.MALFORMED, 17),
+        (record(Pflog(rewritten=1, naf=7).encode()), ProblemCode.MALFORMED, 78),
+        (record(Pflog(af=AF_INET6).encode() + PLAIN[100:]), ProblemCode.MALFORMED, 116),
+        (record(PLAIN[:100] + b"\x44" + PLAIN[101:]), ProblemCode.MALFORMED, 116),
+    ],
+    ids=[
+        "record-header", "caplen", "longer-than-caplen", "fraction", "wirelen", "nothing", "pflog-header", "freebsd-length", "family",
+        "rewritten-family", "other-family", "header-length",
+    ],
+)  # fmt: skip
+def test_a_bad_record_is_one_problem_and_its_neighbours_stay(frame: bytes, code: ProblemCode, offset: int) -> None:
+    decoded = decode([record(PLAIN), frame, record(PLAIN)])
+
+    (problem,) = decoded.problems
+    assert (problem.code, problem.row, problem.offset) == (code, 2, offset)
+    assert (problem.raw, problem.source, problem.position) == (frame, SOURCE, 24 + len(record(PLAIN)))
+    assert [row["source.port"] for row in rows(decoded)] == [40000, 40000]
+
+
+def test_a_header_of_another_system_is_named_with_its_length_and_what_is_accepted() -> None:
+    decoded = decode([record(Pflog(length=61).encode())])
+
+    assert decoded.problems[0].detail == "pflog header is 61 bytes long; accepted: 100 (OpenBSD)"
+
+
+def test_an_insane_length_makes_the_rest_of_the_stream_unreadable_until_it_begins_again() -> None:
+    decoder = PflogDecoder()
+    broken = struct.pack("<IIII", 1, 2_000_000, MAX_PACKET_BYTES + 1, MAX_PACKET_BYTES + 1) + PLAIN
+
+    first = decode([record(PLAIN), broken, record(PLAIN)], decoder=decoder)
+    later = decoder.feed(frames_of([record(PLAIN)], SOURCE, positions=[9000]))
+    again = decode([record(PLAIN)], decoder=decoder)
+
+    assert [(problem.code, problem.row, problem.offset) for problem in first.problems] == [
+        (ProblemCode.TOO_LARGE, 2, 8),
+        (ProblemCode.TOO_LARGE, 3, 0),
+    ]
+    assert (first.taken, len(later.problems), again.taken) == (1, 1, 1)
+    assert "unreadable" in later.problems[0].detail
+
+
+@pytest.mark.parametrize(
+    "header", [b"no pcap at all", file_header(linktype=1), file_header()[:20]], ids=["text", "ethernet", "cut-off"]
+)
+def test_without_a_usable_file_header_every_frame_is_a_problem(header: bytes) -> None:
+    decoded = decode([record(PLAIN)], header)
+
+    assert [problem.row for problem in decoded.problems] == [0, 1]
+    assert decoded.taken == 0
+
+
+def test_records_before_any_file_header_are_problems() -> None:
+    decoded = PflogDecoder().feed(frames_of([record(PLAIN)], SOURCE, positions=[24]))
+
+    assert decoded.problems[0].detail == "stream is unreadable: no pcap file header was seen"
+
+
+def test_a_record_of_24_bytes_that_looks_like_a_file_header_is_still_a_record() -> None:
+    decoded = decode([struct.pack("<IIII", MICROS, 0, 8, 8) + PLAIN[:8], record(PLAIN)])
+
+    assert [(problem.code, problem.row) for problem in decoded.problems] == [(ProblemCode.TRUNCATED, 1)]
+    assert decoded.taken == 1
+
+
+def test_streams_with_different_byte_orders_are_told_apart_in_one_block() -> None:
+    parts = [file_header("<"), file_header(">"), record(PLAIN, 1), record(PLAIN, 2, order=">"), record(PLAIN, 3)]
+    base = frames_of(parts, SOURCE, positions=[0, 0, 24, 24, 180])
+    two = dataclasses.replace(
+        base, sources=(SOURCE, Source("other", 2)), source=np.array([0, 1, 0, 1, 0], np.uint16), lossy=frozenset({1})
+    )
+
+    decoded = PflogDecoder().feed(two)
+
+    assert [row["@timestamp"] for row in rows(decoded)] == [1_000_005, 2_000_005, 3_000_005]
+    assert [row["observer.name"] for row in rows(decoded)] == [SOURCE.name, "other", SOURCE.name]
+    assert [row["ringfence.evidence.lossy"] for row in rows(decoded)] == [False, True, False]
+    assert decoded.filtered == {"capture header": 2}
+
+
+def test_only_so_many_streams_are_remembered() -> None:
+    decoder = PflogDecoder()
+    sources = [Source(str(number), number) for number in range(MAX_STREAMS + 1)]
+    for source in sources:
+        decoder.feed(frames_of([file_header()], source))
+
+    taken = [decoder.feed(frames_of([record(PLAIN)], source, positions=[24])).taken for source in (sources[0], sources[-1])]
+
+    assert taken == [0, 1]
+
+
+def test_a_rewritten_packet_gives_the_original_ends_from_the_header_and_the_new_ones_from_the_packet() -> None:
+    header = Pflog(rewritten=1, saddr=A4, daddr=B4, sport=40000, dport=443, dir=2)
+
+    row = one(header.encode() + ip4(b"\xc0\x00\x02\x01", B4, 6, tcp(50000, 443)))
+
+    assert (row["source.ip"], row["source.port"]) == (0x0A010005, 40000)
+    assert (row["source.nat.ip"], row["source.nat.port"]) == (0xC0000201, 50000)
+    assert (row["destination.ip"], row["destination.nat.ip"], row["destination.nat.port"]) == (0x0A020009, 0x0A020009, 443)
+
+
+def test_af_to_keeps_the_ipv6_original_beside_the_ipv4_packet() -> None:
+    header = Pflog(af=AF_INET6, naf=2, rewritten=1, saddr=A6, daddr=B6, sport=1, dport=2)
+
+    row = one(header.encode() + ip4(A4, B4, 17, udp(3, 4)))
+
+    assert (row["source.ip"], row["source.ip6"], row["source.nat.ip"], row["source.nat.ip6"]) == (None, A6, 0x0A010005, None)
+
+
+def test_an_ipv4_mapped_address_counts_as_ipv4() -> None:
+    row = one(Pflog(af=AF_INET6).encode() + ip6(bytes(10) + b"\xff\xff" + A4, B6, 6, tcp(1, 2)))
+
+    assert (row["source.ip"], row["source.ip6"], row["destination.ip6"]) == (0x0A010005, None, B6)
+
+
+def test_ip_options_move_the_ports() -> None:
+    row = one(Pflog().encode() + ip4(A4, B4, 6, tcp(40000, 22, 0x12), options=bytes(40)))
+
+    assert (row["source.port"], row["destination.port"], row["ringfence.tcp.source_flags"]) == (40000, 22, 0x12)
+
+
+def test_a_later_fragment_has_no_ports_and_is_not_truncated() -> None:
+    row = one(Pflog().encode() + ip4(A4, B4, 6, bytes(8), fragment=1))
+
+    assert (row["source.port"], row["network.iana_number"], row["ringfence.pf.truncated"]) == (None, 6, False)
+
+
+def test_extension_headers_lead_to_the_transport() -> None:
+    chain = [(0, bytes(8)), (43, bytes([0, 1]) + bytes(14)), (51, bytes([0, 4]) + bytes(22)), (60, bytes(8)), (44, bytes(8))]
+
+    row = one(Pflog(af=AF_INET6).encode() + ip6(A6, B6, 58, icmp(128, 3), chain))
+
+    assert (row["network.iana_number"], row["ringfence.icmp.type"], row["ringfence.icmp.code"]) == (58, 128, 3)
+
+
+@pytest.mark.parametrize(
+    ("captured", "present"),
+    [
+        (0, set()),
+        (10, {"network.iana_number"}),
+        (16, {"network.iana_number", "source.ip"}),
+        (20, {"network.iana_number", "source.ip", "destination.ip"}),
+        (24, {"network.iana_number", "source.ip", "destination.ip", "source.port", "destination.port"}),
+    ],
+)
+def test_a_truncated_packet_keeps_what_is_there(captured: int, present: set[str]) -> None:
+    row = one(PLAIN[: 100 + captured])
+
+    names = (
+        "network.iana_number",
+        "source.ip",
+        "destination.ip",
+        "source.port",
+        "destination.port",
+        "ringfence.tcp.source_flags",
+    )
+    assert {name for name in names if row[name] is not None} == present
+    assert row["ringfence.pf.truncated"]
+
+
+def test_a_record_that_ends_before_the_gathered_width_reads_nothing_of_its_neighbour() -> None:
+    decoded = decode([record(PLAIN[:100]), record(PLAIN)])
+
+    assert [row["source.ip"] for row in rows(decoded)] == [None, 0x0A010005]
+
+
+def test_the_default_rule_is_kept_and_an_absent_subrule_is_null() -> None:
+    row = one(Pflog(rulenr=0xFFFFFFFF).encode() + ip4(A4, B4, 6, tcp(1, 2)))
+
+    assert (row["ringfence.pf.rule"], row["ringfence.pf.subrule"], row["rule.ruleset"]) == (0xFFFFFFFF, None, None)
+
+
+def test_texts_with_equal_hashes_are_told_apart() -> None:
+    """Their words are mixed by multiplication, so one that collides is easy to make."""
+    first, second = (int(factor) for factor in _MIX[:2])
+    other = [1 - second, first, 0, 0]  # 1 * first == (1 - second) * first + first * second, modulo 2^64
+    words = np.array([[1, 0, 0, 0], [number & (2**64 - 1) for number in other], [1, 0, 0, 0]], np.uint64)
+    assert len(set((words @ _MIX).tolist())) == 1
+
+    distinct, codes = _distinct(words)
+
+    assert (distinct[codes] == words).all()
+
+
+def test_the_packet_is_kept_when_asked_for() -> None:
+    decoded = decode([record(PLAIN)], decoder=PflogDecoder("fw1", "keep"))
+
+    (row,) = rows(decoded)
+    assert (row["event.original"], row["observer.name"]) == (PLAIN, "fw1")
+
+
+def test_a_flood_of_bad_records_is_rejected_one_by_one() -> None:
+    decoded = decode([record(Pflog(length=64).encode())] * 5000)
+
+    assert len(decoded.problems) == 5000
+
+
+def test_a_capture_is_recognised_by_its_link_type() -> None:
+    assert recognise(file_header() + record(PLAIN))
+    assert recognise(file_header(">", NANOS))
+    assert not recognise(file_header(linktype=1))
+    assert not recognise(b"")
+
+
+def test_unknown_options_are_refused() -> None:
+    with pytest.raises(ValidationError):
+        PflogConfig.model_validate({"path": "/var/log/pflog", "folow": True})
+
+
+def test_the_collector_claims_its_file() -> None:
+    settings_read = PflogConfig.model_validate({"path": "/var/log/pflog"})
+
+    assert KIND.resources(settings_read) == ["file /var/log/pflog"]
+    assert (settings_read.follow, settings_read.original, KIND.formats[0].name) == (True, "drop", "pflog")
+
+
+@pytest.mark.skipif(shutil.which("tcpdump") is None, reason="needs tcpdump: apt-get install -y tcpdump")
+def test_tcpdump_reads_the_same_from_what_the_encoder_writes(tmp_path: Path) -> None:
+    packets = [
+        PLAIN,
+        Pflog(action=1, ruleset=b"blue", subrulenr=3, dir=2, ifname=b"em0").encode() + ip4(A4, B4, 17, udp(5353, 53)),
+        Pflog(action=1, reason=2, af=AF_INET6, naf=AF_INET6).encode() + ip6(A6, B6, 6, tcp(40001, 443)),
+    ]
+    capture = tmp_path / "pflog"
+    capture.write_bytes(file_header() + b"".join(map(record, packets)))
+
+    lines = subprocess.run(
+        ["tcpdump", "-n", "-t", "-e", "-r", str(capture)], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+
+    assert len(lines) == len(packets)
+    for line, row in zip(lines, rows(decode(list(map(record, packets)))), strict=True):
+        for text in _as_tcpdump(row):
+            assert text in line
+
+
+def _as_tcpdump(row: dict[str, Any]) -> list[str]:
+    anchor = "" if row["rule.ruleset"] is None else f".{row['rule.ruleset']}.{row['ringfence.pf.subrule']}"
+    interface = row["observer.ingress.interface.name"] or row["observer.egress.interface.name"]
+    source, destination = (
+        f"{_address(row[f'{end}.ip'], row[f'{end}.ip6'])}.{row[f'{end}.port']}" for end in ("source", "destination")
+    )
+    return [
+        f"rule {row['ringfence.pf.rule']}{anchor}/",
+        f"{row['ringfence.pf.reason']})" if row["ringfence.pf.reason"] == "match" else row["ringfence.pf.reason"][:4],
+        f"{row['ringfence.pf.action']} {row['ringfence.pf.direction']} on {interface}: ",
+        f"{source} > {destination}: ",
+    ]
+
+
+def _address(v4: int | None, v6: bytes | None) -> str:
+    return socket.inet_ntoa(v4.to_bytes(4, "big")) if v4 is not None else socket.inet_ntop(socket.AF_INET6, v6 or b"")
