@@ -1,0 +1,113 @@
+"""kill -9 at random moments of a replay: nothing is lost, nothing appears twice.
+
+The short form replays 60,000 events through 4 kills; RINGFENCE_LONG=1 replays 1,000,000 through 20, and over Kafka with broker
+restarts in between (services/kafka.sh restarts it) 3 times.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.eve_lines import flow, topology_file
+
+LONG = os.environ.get("RINGFENCE_LONG") == "1"
+EVENTS = 1_000_000 if LONG else 60_000
+KILLS = 20 if LONG else 4
+BROKEN_EVERY = 1_000
+ROOT = Path(__file__).parents[1]
+BROKER = os.environ.get("RINGFENCE_TEST_KAFKA", "")
+NEEDS_BROKER = "no Kafka: start one with services/kafka.sh start and set RINGFENCE_TEST_KAFKA=127.0.0.1:19092"
+
+
+def _corpus(folder: Path, events: int) -> Path:
+    """Serial numbers in flow_id; every thousandth line is broken."""
+    path = folder / "eve.json"
+    with path.open("wb") as file:
+        for serial in range(events):
+            line = flow(serial, source=f"10.1.{serial % 200}.{serial % 250}", port=443 if serial % 3 else 22)
+            file.write(b"broken " + line if serial % BROKEN_EVERY == 0 else line)
+    return path
+
+
+def _replay(folder: Path, eve: Path, *options: str) -> list[str]:
+    topology = topology_file(folder)
+    command = ["replay", str(eve), "--topology", str(topology), "--out", str(folder / "out"), *options]
+    return [sys.executable, "-m", "ringfence", *command]
+
+
+def _run_with_kills(command: list[str], kills: int, chance: random.Random, between: list[list[str]]) -> int:
+    """Start, kill and start again; returns how many kills hit a running process before it was let finish."""
+    hits = 0
+    for kill in range(kills):
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        try:
+            process.wait(timeout=chance.uniform(0.8, 2.5))
+            assert process.returncode == 0, process.stderr.read().decode() if process.stderr else ""
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            hits += 1
+        process.communicate()
+        if process.returncode == 0:
+            break
+        for extra in between if kill == kills // 2 else []:
+            subprocess.run(extra, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    else:
+        subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    return hits
+
+
+def _documents(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open("rb") as file:
+        yield from map(json.loads, file)
+
+
+def _check(out: Path, events: int) -> None:
+    broken = range(0, events, BROKEN_EVERY)
+    serials = Counter(int(document["ringfence"]["flow"]["id"]) for document in _documents(out / "events.jsonl"))
+    tests = Counter(document["ringfence"]["evidence"]["ids"][0] for document in _documents(out / "boundary.jsonl"))
+    dead = Counter(document["event"]["id"] for document in _documents(out / "dead.jsonl"))
+    summary = json.loads((out / "summary.json").read_text())
+
+    assert [serial for serial, count in serials.items() if count > 1] == []
+    assert set(range(events)) - serials.keys() == set(broken)
+    assert len(tests) == events - len(broken)
+    assert max(tests.values()) == 1
+    assert len(dead) == len(broken)
+    assert max(dead.values()) == 1
+    assert summary["ledger"]["imbalance"] == 0
+    assert sum(summary["verdicts"].values()) == events - len(broken)
+
+
+def test_killing_a_replay_loses_and_repeats_nothing(tmp_path: Path) -> None:
+    eve = _corpus(tmp_path, EVENTS)
+    hits = _run_with_kills(_replay(tmp_path, eve), KILLS, random.Random(7), [])
+
+    _check(tmp_path / "out", EVENTS)
+    assert hits > 0
+
+
+@pytest.mark.kafka
+@pytest.mark.long
+@pytest.mark.skipif(not BROKER, reason=NEEDS_BROKER)
+@pytest.mark.parametrize("turn", range(3 if LONG else 1))
+def test_killing_a_replay_over_kafka_with_a_broker_restart_loses_and_repeats_nothing(tmp_path: Path, turn: int) -> None:
+    events = EVENTS if LONG else 20_000
+    eve = _corpus(tmp_path, events)
+    prefix = uuid.uuid4().hex[:8]
+    command = _replay(tmp_path, eve, "--bus", f"kafka://{BROKER}", "--topic-prefix", prefix)
+    restart = [["bash", str(ROOT / "services/kafka.sh"), verb] for verb in ("kill", "start")]
+    _run_with_kills(command, 4, random.Random(turn), restart)
+
+    _check(tmp_path / "out", events)

@@ -1,0 +1,238 @@
+"""The three loops on the memory bus: everything arrives once, whatever fails on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from collectors.suricata import SuricataDecoder
+from processors.boundaries import Boundaries
+from processors.segments import Segments
+from ringfence import bus, codec, ledger, topology
+from ringfence.batch import Batch, Micros, Problem, ProblemCode, Record
+from ringfence.batching import Batching
+from ringfence.bus import BusSettings, open_bus
+from ringfence.clock import HandClock, SystemClock
+from ringfence.component import Bus, Collector, Processed, Processor
+from ringfence.errors import Fenced, Permanent, Retryable
+from ringfence.stages import CollectStage, ProcessStage, SinkStage
+from ringfence.testing import ListShell
+from tests.eve_lines import flow, topology_file
+
+READERS = {"ringfence.process": (bus.EVENTS,), "ringfence.sink.keep": (bus.EVENTS, bus.BOUNDARY, bus.DEAD)}
+
+
+class KeepingSink:
+    """Keeps what it was given, as of its last state, like a database that can roll back."""
+
+    def __init__(self, topics: Sequence[str] = (bus.EVENTS, bus.BOUNDARY, bus.DEAD)) -> None:
+        self.topics = topics
+        self.rows: list[tuple[str, int]] = []
+        self.failures: list[Exception] = []
+        self.refuse: Callable[[Batch], Mapping[int, Problem]] = lambda batch: {}
+
+    async def open(self, state: bytes) -> None:
+        del self.rows[int(state or b"0") :]
+
+    async def write(self, topic: str, batch: Batch) -> Mapping[int, Problem]:
+        self.rows += [(topic, position) for position in batch.frame["ringfence.event.position"].to_list()]
+        if self.failures:
+            raise self.failures.pop()
+        return self.refuse(batch)
+
+    async def flush(self) -> bytes:
+        return b"%d" % len(self.rows)
+
+    async def close(self) -> None:
+        pass
+
+
+class Chain:
+    """All stages over a list of items, run to the end."""
+
+    def __init__(self, folder: Path, items: Sequence[Sequence[bytes] | Exception]) -> None:
+        self.shell = ListShell(items)
+        self.sink = KeepingSink()
+        self.loaded = topology.load(topology_file(folder))
+        self.engine: Bus = open_bus("memory:", BusSettings(), READERS)
+        self.processors: list[Processor] = [Segments(self.loaded), Boundaries(self.loaded)]
+        self.batching = Batching(rows=3)
+        self.stop = asyncio.Event()
+
+    def run(self) -> ledger.Ledger:
+        async def main() -> ledger.Ledger:
+            await self.engine.open()
+            clock = SystemClock()
+            collect = CollectStage(
+                "list", lambda: Collector("suricata", self.shell, SuricataDecoder()), self.engine, self.batching, 1, clock
+            )
+            process = ProcessStage(lambda: self.processors, self.engine, clock)
+            sink = SinkStage("keep", self.sink, lambda: [], self.engine, clock)
+            try:
+                await collect.run(self.stop)
+                ended = asyncio.Event()
+                ended.set()
+                await process.run(ended)
+                await sink.run(ended)
+                return await ledger.read(self.engine, READERS)
+            finally:
+                await self.engine.close()
+
+        return asyncio.run(main())
+
+    def kept(self, topic: str) -> int:
+        return sum(1 for kind, _ in self.sink.rows if kind == topic)
+
+
+def test_every_row_reaches_the_sink_and_the_ledger_balances(tmp_path: Path) -> None:
+    chain = Chain(tmp_path, [[flow(1), flow(2)], [flow(3), b"junk\n", flow(4, port=22)]])
+
+    book = chain.run()
+
+    assert chain.kept(bus.EVENTS) == 4
+    assert chain.kept(bus.BOUNDARY) == 4
+    assert chain.kept(bus.DEAD) == 1
+    assert book.imbalance == 0
+    assert {edge.received for edge in book.edges} == {4, 1}
+
+
+def test_a_retryable_shell_is_opened_again_after_what_was_taken(tmp_path: Path) -> None:
+    chain = Chain(tmp_path, [[flow(1)], Retryable("cable out"), [flow(2)]])
+    chain.shell.items = [[flow(1)], Retryable("cable out"), [flow(2)]]
+
+    class Mending(ListShell):
+        async def open(self, position: bytes) -> None:
+            await super().open(position)
+            if len(self.opened_at) > 1:
+                self.items = [item for item in self.items if not isinstance(item, Exception)]
+
+    chain.shell = Mending(chain.shell.items)
+    chain.run()
+
+    assert chain.shell.opened_at == [0, 1]
+    assert chain.kept(bus.EVENTS) == 2
+
+
+def test_a_sink_that_fails_is_put_back_before_it_is_tried_again(tmp_path: Path) -> None:
+    chain = Chain(tmp_path, [[flow(serial) for serial in range(5)]])
+    chain.sink.failures = [Retryable("server away"), Retryable("server away")]
+
+    book = chain.run()
+
+    assert chain.kept(bus.EVENTS) == 5
+    assert len(set(chain.sink.rows)) == len(chain.sink.rows)
+    assert book.imbalance == 0
+
+
+def test_a_permanent_sink_error_ends_the_stage(tmp_path: Path) -> None:
+    chain = Chain(tmp_path, [[flow(1)]])
+    chain.sink.failures = [Permanent("no such folder")]
+
+    with pytest.raises(Permanent, match="no such folder"):
+        chain.run()
+
+
+def test_rows_that_a_sink_refuses_become_dead_letters(tmp_path: Path) -> None:
+    chain = Chain(tmp_path, [[flow(1), flow(2)]])
+    refused = Problem(ProblemCode.SINK_REFUSED, "mapping conflict", 0, raw=b"{}")
+    chain.sink.topics = (bus.EVENTS,)
+    chain.sink.refuse = lambda batch: {0: refused}
+
+    book = chain.run()
+
+    assert book.components["ringfence.sink.keep"].dead == 1
+    assert book.components["ringfence.sink.keep"].written == {bus.DEAD: 1}
+
+
+class CrashingProcessor:
+    """A bug: dies on rows of one serial, as polars does, by a BaseException."""
+
+    def process(self, batch: Batch, now: Micros) -> Processed:
+        if "13" in batch.frame["ringfence.flow.id"].to_list():
+            raise pl.exceptions.PanicException("unlucky")
+        return Processed(batch, {bus.BOUNDARY: [batch]})
+
+
+def test_only_the_row_that_crashes_a_processor_is_dead_lettered(tmp_path: Path) -> None:
+    chain = Chain(tmp_path, [[flow(serial) for serial in range(10, 17)]])
+    chain.batching = Batching(rows=100)
+    chain.processors = [CrashingProcessor()]
+
+    book = chain.run()
+
+    assert chain.kept(bus.BOUNDARY) == 6
+    assert chain.kept(bus.DEAD) == 1
+    assert book.components["ringfence.process"].dead == 1
+    assert book.imbalance == 0
+
+
+def test_a_damaged_block_is_dead_lettered_whole_and_the_rest_goes_on(tmp_path: Path) -> None:
+    chain = Chain(tmp_path, [[flow(1)], [flow(2)]])
+    chain.batching = Batching(rows=1)
+    damaged = 0
+    original = codec.encode
+
+    def encode(batch: Batch, key: bytes) -> list[Record]:
+        nonlocal damaged
+        records = original(batch, key)
+        if damaged == 0 and batch.header.event_class == "flow":
+            damaged = 1
+            records = [Record(record.key, record.headers, record.value[:-9] + b"corrupted") for record in records]
+        return records
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codec, "encode", encode)
+        book = chain.run()
+
+    assert chain.kept(bus.EVENTS) == 1
+    assert chain.kept(bus.DEAD) == 2
+    assert book.imbalance == 0
+
+
+def test_a_fenced_collector_starts_again_from_its_last_commit(tmp_path: Path) -> None:
+    chain = Chain(tmp_path, [[flow(1)], [flow(2)], [flow(3)]])
+    chain.batching = Batching(rows=1)
+    commits = 0
+    original = chain.engine.commit
+
+    async def commit(step: object) -> None:
+        nonlocal commits
+        commits += 1
+        if commits == 2:
+            raise Fenced("another process took over")
+        await original(step)  # type: ignore[arg-type]
+
+    chain.engine.commit = commit  # type: ignore[method-assign, assignment]
+    chain.run()
+
+    assert chain.shell.opened_at == [0, 1]
+    assert chain.kept(bus.EVENTS) == 3
+
+
+def test_stopping_commits_what_was_taken(tmp_path: Path) -> None:
+    chain = Chain(tmp_path, [[flow(1)]])
+
+    class Endless(ListShell):
+        async def read(self):  # type: ignore[no-untyped-def]
+            if self._next < len(self.items):
+                return await super().read()
+            chain.stop.set()
+            await asyncio.Event().wait()
+
+    chain.shell = Endless(chain.shell.items)
+    chain.batching = Batching(rows=1000, max_delay_ms=60_000)
+    chain.run()
+
+    assert chain.kept(bus.EVENTS) == 1
+
+
+def test_the_hand_clock_never_waits() -> None:
+    clock = HandClock()
+
+    asyncio.run(clock.sleep(3600))
+
+    assert clock.slept == [3600]
