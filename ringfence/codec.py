@@ -7,6 +7,7 @@ with a CRC-32C (RFC 3720 B.4) of the value. A block of at most BLOCK_BYTES is ma
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -20,6 +21,9 @@ BLOCK_BYTES = 512 * 1024
 MAX_VALUE_BYTES = 8 * 1024 * 1024
 MAX_ROWS = 1_000_000
 BLOCK_TYPE = b"application/vnd.apache.arrow.stream"
+
+
+_VERSION = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}")
 
 
 class BadBlock(ValueError):
@@ -52,11 +56,12 @@ def decode(record: Record) -> Batch:
         raise BadBlock(f"checksum mismatch: header says {stated:08x}, the {len(record.value)} bytes give {found:08x}")
     try:
         frame = pl.read_ipc_stream(io.BytesIO(record.value))
+        known = schema.conform(header.event_class, frame)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
-        raise BadBlock(f"not an Arrow IPC stream: {error}") from None
+        raise BadBlock(f"not an Arrow IPC stream of known columns: {error}") from None
     if frame.height != header.rows:
         raise BadBlock(f"header says {header.rows} rows, the block has {frame.height}")
-    return Batch(header, schema.conform(header.event_class, frame))
+    return Batch(header, known)
 
 
 def read_header(headers: Mapping[str, bytes]) -> Header:
@@ -70,7 +75,7 @@ def read_header(headers: Mapping[str, bytes]) -> Header:
     if event_class not in EventClass.__members__.values() or not 0 <= rows <= MAX_ROWS:
         raise BadBlock(f"class {event_class!r} with {rows} rows is not one that this version reads")
     version = str(text["ringfence-schema"])
-    if not version.replace(".", "", 1).isdigit():
+    if not _VERSION.fullmatch(version):
         raise BadBlock(f"schema {version!r} is not <major>.<minor>")
     return Header(
         batch_id=str(text["ringfence-batch-id"]),

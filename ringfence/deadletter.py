@@ -89,14 +89,14 @@ def encode(letter: DeadLetter) -> Record:
         "ringfence-schema": schema.VERSION.encode(),
         "__connect.errors.connector.name": letter.component.encode(),
         "__connect.errors.stage": letter.stage.encode(),
-        "__connect.errors.exception.message": letter.detail.encode(),
+        "__connect.errors.exception.message": letter.detail.encode(errors="backslashreplace"),
         "ringfence-dlq-reason": letter.reason.encode(),
         "ringfence-dlq-first-failed-ts": b"%d" % letter.failed_us,
         "ringfence-dlq-attempts": b"%d" % letter.attempts,
         "ringfence-dlq-row": b"%d" % letter.row,
         "ringfence-dlq-column": b"%d" % letter.offset,
-        "ringfence-dlq-path": letter.path.encode(),
-        "ringfence-dlq-input": letter.input.encode(errors="replace"),
+        "ringfence-dlq-path": letter.path.encode(errors="backslashreplace"),
+        "ringfence-dlq-input": letter.input.encode(errors="backslashreplace"),
         "ringfence-dlq-identity": b"%d" % letter.identity,
         "ringfence-dlq-position": b"%d" % letter.position,
         "ringfence-dlq-length": b"%d" % letter.length,
@@ -106,10 +106,28 @@ def encode(letter: DeadLetter) -> Record:
     return Record(b"", {**headers, **original}, letter.payload)
 
 
+_NEEDED = (
+    "ringfence-dlq-reason",
+    "__connect.errors.connector.name",
+    "__connect.errors.stage",
+    "__connect.errors.exception.message",
+    "ringfence-dlq-first-failed-ts",
+    "ringfence-dlq-attempts",
+    "ringfence-dlq-row",
+    "ringfence-dlq-column",
+    "ringfence-dlq-path",
+    "ringfence-dlq-input",
+    "ringfence-dlq-identity",
+    "ringfence-dlq-position",
+    "ringfence-dlq-length",
+)
+
+
 def decode(record: Record) -> DeadLetter:
     """Read a record of `ringfence.dead.v1`. Raises ValueError when it is none."""
-    if "ringfence-dlq-reason" not in record.headers:
-        raise ValueError("the record has no dead-letter headers")
+    absent = [name for name in _NEEDED if name not in record.headers]
+    if absent:
+        raise ValueError(f"the record is no dead letter: it lacks the header {absent[0]}")
     text = {
         name: value.decode(errors="replace")
         for name, value in record.headers.items()

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ringfence.segments import OUTSIDE_CODE, SegmentMap
-from ringfence.topology import ANY, PROTOCOLS, Intent, PortRange, Topology
+from ringfence.topology import ALL, ANY, PROTOCOLS, Intent, PortRange, Topology
 
 _LINE = 256 * 65_536
 _PORTED = frozenset({6, 17, 132})
@@ -60,11 +60,31 @@ class IntentTable:
         protocol: npt.NDArray[np.uint8],
         port: npt.NDArray[np.int32],
     ) -> npt.NDArray[np.int8]:
-        """The Allowed value of each crossing; `port` is the responder's and counts for TCP, UDP and SCTP only."""
+        """The Allowed value of each crossing; `port` is the responder's and counts for TCP, UDP and SCTP only.
+
+        A port below 0 is unknown; it is asked as port 0, and `is_certain` says whether that was a guess.
+        """
         ported = np.isin(protocol, list(_PORTED))
-        place = protocol.astype(np.int64) * 65_536 + np.where(ported, port, 0)
+        place = protocol.astype(np.int64) * 65_536 + np.where(ported, np.maximum(port, 0), 0)
         keys = self._policy[source, destination] * _LINE + place
         return self._answers[np.searchsorted(self._starts, keys, side="right") - 1]
+
+    def is_certain(
+        self,
+        source: npt.NDArray[np.int32],
+        destination: npt.NDArray[np.int32],
+        protocol: npt.NDArray[np.uint8],
+        port: npt.NDArray[np.int32],
+        protocol_known: npt.NDArray[np.bool_],
+    ) -> npt.NDArray[np.bool_]:
+        """True where the answer of `ask` is the same for every port or protocol that the crossing may have had."""
+        any_port = np.isin(protocol, list(_PORTED)) & (port < 0)
+        base = self._policy[source, destination] * _LINE
+        first = np.where(protocol_known, protocol.astype(np.int64) * 65_536, 0)
+        last = np.where(protocol_known, first + np.where(any_port, 65_535, 0), _LINE - 1)
+        low, high = (np.searchsorted(self._starts, base + place, side="right") for place in (first, last))
+        certain: npt.NDArray[np.bool_] = (protocol_known & ~any_port) | (low == high)
+        return certain
 
     def service(self, protocol: int, port: int) -> str:
         """The declared name of a service, else `tcp/8443`."""
@@ -109,7 +129,7 @@ class IntentTable:
     def _ranges(self, intent: Intent) -> Ranges:
         words = intent.allow if intent.allow is not None else intent.deny or []
         answer = Allowed.ALLOW if intent.allow is not None else Allowed.DENY
-        parts = [part for word in words for part in self._topology.service("any" if word in ("all", ANY) else word)]
+        parts = [part for word in words for part in self._topology.service("any" if word in (ALL, ANY) else word)]
         return tuple((*_span(part), answer) for part in parts)
 
 

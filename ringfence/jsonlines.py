@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any
 
@@ -16,11 +16,12 @@ import msgspec
 from ringfence.batch import ProblemCode
 
 MAX_LINE_BYTES = 256 * 1024
+REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for a bad line: invalid UTF-8 in a text that it builds is a UnicodeDecodeError, deep nesting a RecursionError."""
 _BYTE = re.compile(r"\(byte (\d+)\)")
 _PATH = re.compile(r" - at `?(?:key in )?(\$[^`]*)`?$")
-_SURROGATE = re.compile(
-    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-)
+_SURROGATE = re.compile(rb"(?<!\\)(?:\\\\)*(\\u[dD][89abAB][0-9a-fA-F]{2})(?!\\u[dD][c-fC-F])")
+"""A high half that no low half follows, its backslash not escaped itself; msgspec names the place of a lone low half."""
 _SPACE = re.compile(r"[ \t\r\n]*")
 _SKIPPER = json.JSONDecoder()
 
@@ -33,7 +34,7 @@ def decode_lines(decoder: msgspec.json.Decoder[Any], lines: Sequence[bytes]) -> 
     for line in lines:
         try:
             structs.append(decode(line))
-        except (msgspec.DecodeError, RecursionError):
+        except REFUSALS:
             refused.append(len(structs))
             structs.append(None)
     return structs, refused
@@ -63,7 +64,7 @@ def _syntax(line: bytes, message: str) -> tuple[str, int]:
     if "truncated" in message:
         lone = _SURROGATE.search(line)
         return (
-            ("half of a surrogate pair in a string", lone.start())
+            ("half of a surrogate pair in a string", lone.start(1))
             if lone
             else ("the line ends inside a JSON value", len(line.rstrip()))
         )
@@ -90,21 +91,35 @@ def _skip(text: str, place: int) -> int:
 
 
 def _member(text: str, place: int, step: str | int) -> int:
-    """Where the value of one key (the last one of that name, as msgspec reads it) or index begins."""
+    """Where the value of one key (the last one of that name, as msgspec reads it) or index begins.
+
+    What follows the member need not be JSON: the line may have been refused before it was read to its end.
+    """
     found = -1
-    index = 0
+    try:
+        for key, value_at in _members(text, place):
+            if key == step:
+                found = value_at
+    except (ValueError, IndexError):
+        if found < 0:
+            raise
+    if found < 0:
+        raise ValueError(f"no member {step!r}")
+    return found
+
+
+def _members(text: str, place: int) -> Iterator[tuple[str | int, int]]:
+    """Keys or indices of an object or array that begins at a place, each with the place of its value."""
+    is_object = text[place] == "{"
     place = _skip(text, place + 1)
+    index = 0
     while text[place] not in "]}":
         key: str | int = index
-        if isinstance(step, str):
+        if is_object:
             key, place = scanstring(text, place + 1, False)
             place = _skip(text, _skip(text, place) + 1)
-        if key == step:
-            found = place
+        yield key, place
         _, place = _SKIPPER.raw_decode(text, place)
         place = _skip(text, place)
         place = _skip(text, place + 1) if text[place] == "," else place
         index += 1
-    if found < 0:
-        raise ValueError(f"no member {step!r}")
-    return found

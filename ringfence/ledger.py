@@ -86,12 +86,10 @@ class Ledger:
 async def read(engine: Bus, readers: Mapping[str, Sequence[str]]) -> Ledger:
     """Read the ledger of a bus. `readers` maps each consumer group to the topics that it reads."""
     states = await engine.states()
-    components = {
-        group: Counts.decode(state.get(LEDGER_STATE)) for group, state in sorted(states.items()) if LEDGER_STATE in state
-    }
+    components = {group: _summed(state, LEDGER_STATE) for group, state in sorted(states.items()) if _parts(state, LEDGER_STATE)}
     edges = []
     for group, topics in readers.items():
-        received = Counts.decode(states.get(group, {}).get(f"{LEDGER_STATE}/topics")).written
+        received = _summed(states.get(group, {}), f"{LEDGER_STATE}/topics").written
         for topic in topics:
             written = sum(counts.written.get(topic, 0) for counts in components.values())
             in_flight = 0
@@ -99,6 +97,21 @@ async def read(engine: Bus, readers: Mapping[str, Sequence[str]]) -> Ledger:
                 in_flight += rows_in([record])
             edges.append(Edge(topic, group, written, received.get(topic, 0), in_flight))
     return Ledger(components, edges)
+
+
+def _parts(state: Mapping[str, bytes], component: str) -> list[Counts]:
+    """What each process of a stage keeps, one where the bus has a single one (`stages.state_key`)."""
+    return [Counts.decode(value) for key, value in state.items() if key.partition("@")[0] == component]
+
+
+def _summed(state: Mapping[str, bytes], component: str) -> Counts:
+    total = Counts()
+    for part in _parts(state, component):
+        for name in ("received", "done", "dead", "filtered", "held", "shed"):
+            setattr(total, name, getattr(total, name) + getattr(part, name))
+        for topic, rows in part.written.items():
+            total.wrote(topic, rows)
+    return total
 
 
 def topics_read(counts: Mapping[str, int]) -> bytes:

@@ -18,6 +18,7 @@ from ringfence import addresses
 from ringfence.telemetry import printable
 
 MAX_TESTERS = 10_000
+MAX_LISTED = 1_000
 VERDICTS = ("breached", "undeclared", "overblocked", "unproven", "held", "permitted")
 """Worst first: the word that a cell shows is the first of these that occurred."""
 _STYLES: Mapping[str, str] = {
@@ -74,14 +75,15 @@ class Matrix:
         boundaries: dict[tuple[str, str], dict[str, int]] = {}
         for (source, destination, verdict), count in sorted(self.tests.items()):
             boundaries.setdefault((source, destination), {})[verdict] = count
+        listed = sorted(self.breaches.items(), key=lambda item: (-item[1], item[0]))[:MAX_LISTED]
         return {
             "verdicts": self.totals(),
             "boundaries": [{"from": ends[0], "to": ends[1], "tests": counts} for ends, counts in boundaries.items()],
             "breaches": [
                 {"boundary": key[0], "source": key[1], "destination": key[2], "service": key[3], "tests": count}
-                for key, count in sorted(self.breaches.items())
+                for key, count in listed
             ],
-            "breaches_not_listed": self.not_listed,
+            "breaches_not_listed": sum(self.breaches.values()) - sum(count for _, count in listed) + self.not_listed,
         }
 
     def encode(self) -> bytes:
@@ -105,7 +107,7 @@ class Matrix:
         table = Table(title="Boundary tests (from row to column)", title_justify="left", pad_edge=False)
         table.add_column("from \\ to", no_wrap=True)
         for name in names:
-            table.add_column(printable(name), justify="center")
+            table.add_column(Text(printable(name)), justify="center")
         for source in names:
             cells = [self._cell(source, destination) for destination in names]
             if any(cell.plain.strip(" ·—") for cell in cells):

@@ -19,7 +19,7 @@ from typing import Literal
 from ringfence import bus, topology
 from ringfence.bus import open_bus
 from ringfence.clock import Clock, SystemClock
-from ringfence.component import Bus, Sink
+from ringfence.component import Bus, Processor, Sink
 from ringfence.config import Config
 from ringfence.errors import ConfigError, RingfenceError
 from ringfence.stages import CollectStage, ProcessStage, SinkStage
@@ -71,6 +71,17 @@ class Runtime:
         self._reloadable: list[ProcessStage | SinkStage] = []
         self._listening = asyncio.Event()
 
+    @property
+    def _instance(self) -> str:
+        """Which of several processes of a stage this is: Kafka only."""
+        return self._config.bus.instance if self._config.bus_url.startswith("kafka:") else ""
+
+    def _processors(self) -> list[Processor]:
+        return self._config.processors(PROCESSORS, self._topology)
+
+    def _enrichers(self) -> list[Processor]:
+        return self._config.processors(ENRICHERS, self._topology)
+
     async def listening(self) -> None:
         """Wait until every collector has opened its input."""
         await self._listening.wait()
@@ -78,9 +89,9 @@ class Runtime:
     def stop(self) -> None:
         """Take no more input; run() returns when all that was taken is delivered."""
         self._stop.set()
-        if self._options.stage not in ("all", "collect"):
-            self._collected.set()
-            self._processed.set()
+        if self._options.stage in ("process", "sink"):
+            for stage in self._reloadable:
+                stage.halt()
 
     async def run(self) -> None:
         """Run until every input has ended, or until stop(). Raises Permanent or Retryable with one clear sentence."""
@@ -101,7 +112,7 @@ class Runtime:
 
     async def _collect(self, engine: Bus) -> None:
         if self._options.stage in ("all", "collect"):
-            buckets = self._config.bus.partitions if self._config.bus_url.startswith("kafka:") else 1
+            buckets = self._config.bus.partitions if self._instance else 1
             stages = [
                 CollectStage(name, build, engine, self._config.batching, buckets, self._clock, self._options.on_progress)
                 for name, build in self._config.collectors.items()
@@ -120,7 +131,7 @@ class Runtime:
 
     async def _process(self, engine: Bus) -> None:
         if self._options.stage in ("all", "process"):
-            stage = ProcessStage(lambda: self._config.processors(PROCESSORS, self._topology), engine, self._clock)
+            stage = ProcessStage(self._processors, engine, self._clock, self._instance)
             self._reloadable.append(stage)
             await stage.run(self._collected)
             self._processed.set()
@@ -133,7 +144,7 @@ class Runtime:
                     group.create_task(stage.run(self._processed))
 
     def _sink_stage(self, name: str, sink: Sink, engine: Bus) -> SinkStage:
-        stage = SinkStage(name, sink, lambda: self._config.processors(ENRICHERS, self._topology), engine, self._clock)
+        stage = SinkStage(name, sink, self._enrichers, engine, self._clock, self._instance)
         self._reloadable.append(stage)
         return stage
 

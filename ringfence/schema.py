@@ -20,7 +20,7 @@ import polars as pl
 from ringfence.batch import EventClass
 
 MAJOR = 1
-MINOR = 0
+MINOR = 1
 VERSION = f"{MAJOR}.{MINOR}"
 
 Render = Literal["plain", "time", "ipv4", "ipv6", "bytes", "event_id", "hidden", "code"]
@@ -129,6 +129,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("network.bytes", _INT, _only(_PF), "Length of the packet on the wire in bytes."),
     Column("network.vlan.id", _PORT, _WIRE | {_BOUNDARY}, "Outermost 802.1Q VLAN id.", eve="vlan"),
+    Column("network.inner.vlan.id", _PORT, _WIRE | {_BOUNDARY}, "Inner 802.1Q VLAN id (QinQ).", since="1.1"),
     Column("ringfence.vxlan.vni", _PORT, _WIRE | {_BOUNDARY}, "VXLAN network identifier that the packet travelled in."),
     Column(
         "observer.ingress.interface.name",

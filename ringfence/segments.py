@@ -104,18 +104,22 @@ class SegmentMap:
         """Choose the segment of a contested address.
 
         `facts` are tried in order (those of the end's own interface first); then the candidate in the tenant and site of
-        the other end (`peer`, a settled code or UNKNOWN_CODE); then the longest prefix, if there is a single one.
+        the other end (`peer`, a settled code or UNKNOWN_CODE); then the longest prefix, if there is a single one. A
+        candidate that a fact contradicts is passed over as long as another is left.
         """
         for fact in facts:
             chosen = self.by_facts(contest, fact)
             if chosen is not None:
                 return chosen
+        left = [
+            code for code in contest.candidates if all(self._score(code, fact) >= 0 for fact in facts)
+        ] or contest.candidates
         other = self.segments[peer] if peer >= FIRST_CODE else None
         if other is not None:
-            near = [code for code in contest.candidates if self._space(code) == (other.tenant, other.site)]
+            near = [code for code in left if self._space(code) == (other.tenant, other.site)]
             if len(near) == 1:
                 return near[0]
-        return contest.candidates[0] if contest.longest_wins else AMBIGUOUS_CODE
+        return left[0] if contest.longest_wins or len(left) == 1 else AMBIGUOUS_CODE
 
     def by_facts(self, contest: Contest, facts: Facts) -> int | None:
         """The single candidate that the facts speak for most, none against; None when they do not decide."""

@@ -36,6 +36,8 @@ TOPICS_STATE = f"{LEDGER_STATE}/topics"
 MAX_STEP_RECORDS = 64
 MAX_STEP_BYTES = 8 * 1024 * 1024
 IDLE_SECS = 0.5
+LAST_SECS = 0.05
+"""How long a read waits when nothing more is written, before it is asked whether anything is left at all."""
 MAX_LETTERS_PER_STEP = 50_000
 
 _log = logging.getLogger(__name__)
@@ -56,6 +58,11 @@ class Stopping:
         finally:
             stop.cancel()
         return wanted.result() if wanted.done() else None
+
+
+def state_key(component: str, instance: str) -> str:
+    """Where one of several processes of a stage keeps a component's state; `instance` is empty where there is only one."""
+    return f"{component}@{instance}" if instance else component
 
 
 class CollectStage:
@@ -203,27 +210,36 @@ class _Reading:
 
     counts: Counts
     by_topic: dict[str, int]
+    instance: str
 
     @classmethod
-    def restored(cls, state: Mapping[str, bytes]) -> _Reading:
-        return cls(Counts.decode(state.get(LEDGER_STATE)), dict(Counts.decode(state.get(TOPICS_STATE)).written))
+    def restored(cls, state: Mapping[str, bytes], instance: str) -> _Reading:
+        counts = Counts.decode(state.get(state_key(LEDGER_STATE, instance)))
+        return cls(counts, dict(Counts.decode(state.get(state_key(TOPICS_STATE, instance))).written), instance)
 
     def received(self, topic: str, rows: int) -> None:
         self.counts.received += rows
         self.by_topic[topic] = self.by_topic.get(topic, 0) + rows
 
     def state(self) -> dict[str, bytes]:
-        return {LEDGER_STATE: self.counts.encode(), TOPICS_STATE: topics_read(self.by_topic)}
+        parts = {LEDGER_STATE: self.counts.encode(), TOPICS_STATE: topics_read(self.by_topic)}
+        return {state_key(component, self.instance): value for component, value in parts.items()}
 
 
 class _ReadingStage:
     """What process and sink have in common: join, read a step, work, commit, until the input has ended."""
 
-    def __init__(self, group: str, topics: Sequence[str], engine: Bus, clock: Clock) -> None:
+    def __init__(self, group: str, topics: Sequence[str], engine: Bus, clock: Clock, instance: str = "") -> None:
+        self.instance = instance
         self.group = group
         self.topics = topics
         self._bus = engine
         self._clock = clock
+        self._halted = False
+
+    def halt(self) -> None:
+        """End after the current step, whatever is left: another run goes on there."""
+        self._halted = True
 
     async def run(self, ended: asyncio.Event) -> None:
         """Work until nothing is left to read after `ended` is set (nothing more will be written upstream)."""
@@ -238,15 +254,23 @@ class _ReadingStage:
         raise NotImplementedError
 
     async def _records(self, ended: asyncio.Event) -> Sequence[tuple[Position, Record]] | None:
-        """The next records; None when there are none and no more can come."""
-        while True:
+        """The next records; None when there are none and no more can come, or after halt()."""
+        while not self._halted:
             over = ended.is_set()
-            read = partial(self._bus.read, self.group, MAX_STEP_RECORDS, MAX_STEP_BYTES, 0.0 if over else IDLE_SECS)
+            read = partial(self._bus.read, self.group, MAX_STEP_RECORDS, MAX_STEP_BYTES, LAST_SECS if over else IDLE_SECS)
             records = await until_done(f"{self.group}: bus", read, self._clock)
             if records:
                 return records
-            if over:
+            if over and await until_done(f"{self.group}: bus", self._is_drained, self._clock):
                 return None
+        return None
+
+    async def _is_drained(self) -> bool:
+        """Nothing is left on the bus; an empty read does not say so (a Kafka consumer may still be joining)."""
+        for topic in self.topics:
+            async for _ in self._bus.unread(self.group, topic):
+                return False
+        return True
 
     async def _commit(self, step: Step) -> None:
         await until_done(f"{self.group}: bus", lambda: self._bus.commit(step), self._clock)
@@ -255,8 +279,8 @@ class _ReadingStage:
 class ProcessStage(_ReadingStage):
     """Runs every block of `ringfence.events.v1` through the processors; what they make goes to its topic."""
 
-    def __init__(self, processors: Callable[[], Sequence[Processor]], engine: Bus, clock: Clock) -> None:
-        super().__init__("ringfence.process", (bus.EVENTS,), engine, clock)
+    def __init__(self, processors: Callable[[], Sequence[Processor]], engine: Bus, clock: Clock, instance: str = "") -> None:
+        super().__init__("ringfence.process", (bus.EVENTS,), engine, clock, instance)
         self._build = processors
         self._processors: Sequence[Processor] = ()
 
@@ -266,7 +290,7 @@ class ProcessStage(_ReadingStage):
 
     async def _work(self, state: Mapping[str, bytes], ended: asyncio.Event) -> None:
         self._processors = self._build()
-        reading = _Reading.restored(state)
+        reading = _Reading.restored(state, self.instance)
         while (records := await self._records(ended)) is not None:
             started = self._clock.monotonic()
             await self._commit(self._step(records, reading))
@@ -327,8 +351,10 @@ class ProcessStage(_ReadingStage):
 class SinkStage(_ReadingStage):
     """Delivers the topics of one sink; commits only what the sink made durable."""
 
-    def __init__(self, name: str, sink: Sink, enrich: Callable[[], Sequence[Processor]], engine: Bus, clock: Clock) -> None:
-        super().__init__(f"ringfence.sink.{name}", sink.topics, engine, clock)
+    def __init__(
+        self, name: str, sink: Sink, enrich: Callable[[], Sequence[Processor]], engine: Bus, clock: Clock, instance: str = ""
+    ) -> None:
+        super().__init__(f"ringfence.sink.{name}", sink.topics, engine, clock, instance)
         self._name = name
         self._sink = sink
         self._build = enrich
@@ -340,10 +366,14 @@ class SinkStage(_ReadingStage):
 
     async def _work(self, state: Mapping[str, bytes], ended: asyncio.Event) -> None:
         self._enrich = self._build()
-        reading = _Reading.restored(state)
-        kept = state.get(SINK_STATE, b"")
+        reading = _Reading.restored(state, self.instance)
+        kept = state.get(state_key(SINK_STATE, self.instance), b"")
         await until_done(f"sink {self._name}", lambda: self._sink.open(kept), self._clock)
         try:
+            if not kept:
+                # on record before the first write, so that what a crash leaves behind is known to be the sink's own
+                kept = await self._sink.flush()
+                await self._commit(Step(self.group, state={state_key(SINK_STATE, self.instance): kept}))
             while (records := await self._records(ended)) is not None:
                 started = self._clock.monotonic()
                 kept = await self._deliver_until_done(records, reading, kept)
@@ -382,7 +412,9 @@ class SinkStage(_ReadingStage):
             reading.counts.wrote(bus.DEAD, len(all_letters))
             _count_dead("sink", all_letters)
         PROCESSED.labels(f"sink {self._name}").inc(sum(batch.frame.height for _, batch in batches))
-        await self._commit(Step(self.group, outputs, next_offsets(records), {SINK_STATE: state, **reading.state()}))
+        await self._commit(
+            Step(self.group, outputs, next_offsets(records), {state_key(SINK_STATE, self.instance): state, **reading.state()})
+        )
         return state
 
     def _batches(

@@ -44,8 +44,9 @@ def set_up_log(level: str = "INFO") -> None:
     """Log full sentences to standard error; control characters of foreign text never reach the terminal."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Plain("%(asctime)s %(levelname)s %(message)s"))
+    # kafka-python logs every retry as an error; the bus reads its log for reasons and tells them itself
+    handler.addFilter(lambda record: not record.name.startswith("kafka"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    logging.getLogger("kafka").setLevel(logging.ERROR)
 
 
 class _Plain(logging.Formatter):

@@ -15,7 +15,7 @@ class ListShell:
     """Delivers one list item per read, from where `position` says; an exception in the list is raised instead."""
 
     items: Sequence[Sequence[bytes] | Exception]
-    source: Source = Source("list", 0x5EED)
+    source: Source = field(default_factory=lambda: Source("list", 0x5EED))
     opened_at: list[int] = field(default_factory=list)
     _next: int = 0
 

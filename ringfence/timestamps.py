@@ -30,7 +30,7 @@ def parse(texts: Sequence[str | None]) -> tuple[Numbers, Numbers]:
         joined = "".join(texts).encode()  # type: ignore[arg-type]
     except TypeError:
         return _one_by_one(texts)
-    if not count or len(joined) != count * _WIDTH:
+    if not count or len(joined) != count * _WIDTH or any(len(text) != _WIDTH for text in texts if text is not None):
         return _one_by_one(texts)
     places = np.ascontiguousarray(np.frombuffer(joined, np.uint8).reshape(count, _WIDTH).T)
     digits = places[_DIGITS] - np.uint8(_ZERO)
@@ -51,12 +51,23 @@ def _micros(digits: npt.NDArray[np.uint8], signs: npt.NDArray[np.uint8]) -> tupl
 
     year, month, day = number(0, 4), number(4, 2), number(6, 2)
     hour, minute, second, fraction = number(8, 2), number(10, 2), number(12, 2), number(14, 6)
-    offset = (number(20, 2) * 60 + number(22, 2)) * np.where(signs == ord("-"), -1, 1)
+    offset_hours = number(20, 2)
+    offset = (offset_hours * 60 + number(22, 2)) * np.where(signs == ord("-"), -1, 1)
     months = (year - 1970) * 12 + month - 1
     first_day = months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
     next_month = (months + 1).astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
     days = first_day + day - 1
-    valid = (month >= 1) & (month <= 12) & (day >= 1) & (days < next_month) & (hour < 24) & (minute < 60) & (second < 60)
+    valid = (
+        (year >= 1)
+        & (offset_hours < 24)
+        & (month >= 1)
+        & (month <= 12)
+        & (day >= 1)
+        & (days < next_month)
+        & (hour < 24)
+        & (minute < 60)
+        & (second < 60)
+    )
     seconds = days * 86_400 + hour * 3_600 + (minute - offset) * 60 + second
     return seconds * 1_000_000 + fraction, valid
 

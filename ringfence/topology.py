@@ -21,6 +21,8 @@ from ringfence.errors import ConfigError, ConfigFault
 OUTSIDE = "outside"
 AMBIGUOUS = "ambiguous"
 ANY = "*"
+ALL = "all"
+"""Every service, as `any`."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -169,6 +171,7 @@ def load(path: Path) -> Topology:
         *_services(declared, document),
         *_ends(declared, document),
         *_prefixes(declared, document),
+        *_ids(declared, document),
         *_assets(declared, document),
     ]
     if faults:
@@ -179,6 +182,8 @@ def load(path: Path) -> Topology:
 
 def _services(declared: _File, document: yamlfile.Document) -> Iterator[ConfigFault]:
     for name, words in declared.services.items():
+        if name == ALL or _SERVICE.fullmatch(name):
+            yield document.fault(("services", name), f"the name {name!r} already means a service by itself")
         for word in words:
             try:
                 parse_service(word)
@@ -192,7 +197,7 @@ def _services(declared: _File, document: yamlfile.Document) -> Iterator[ConfigFa
                 if word in declared.services:
                     continue
                 try:
-                    parse_service("any" if word == "all" else word)
+                    parse_service("any" if word == ALL else word)
                 except ValueError as error:
                     yield document.fault(("intents", index, verb), f"{error}{yamlfile.nearest(word, list(declared.services))}")
 
@@ -221,13 +226,26 @@ def _ends(declared: _File, document: yamlfile.Document) -> Iterator[ConfigFault]
 
 def _prefixes(declared: _File, document: yamlfile.Document) -> Iterator[ConfigFault]:
     """Two segments may own one prefix only if something else tells their traffic apart."""
-    owners: dict[Network, str] = {}
+    owners: dict[Network, list[str]] = {}
     for name, segment in declared.segments.items():
         for index, network in enumerate(segment.networks):
-            other = owners.setdefault(network, name)
-            if other != name and not told_apart(declared.segments[other], segment):
+            others = owners.setdefault(network, [])
+            other = next((one for one in others if one != name and not told_apart(declared.segments[one], segment)), name)
+            others.append(name)
+            if other != name:
                 message = f"{network} belongs to {other} too (line {document.line(('segments', other, 'networks'))}); give both another vlan, vni, interface or observer"
                 yield document.fault(("segments", name, "networks", index), message)
+
+
+def _ids(declared: _File, document: yamlfile.Document) -> Iterator[ConfigFault]:
+    """Each segment has an id of its own; where none is declared it is the name."""
+    owners: dict[str, str] = {OUTSIDE: OUTSIDE, AMBIGUOUS: AMBIGUOUS}
+    owners.update({name: name for name, segment in declared.segments.items() if segment.id in (None, name)})
+    for name, segment in declared.segments.items():
+        if segment.id not in (None, name):
+            other = owners.setdefault(str(segment.id), name)
+            if other != name:
+                yield document.fault(("segments", name, "id"), f"{segment.id!r} is the id of {other} already")
 
 
 def told_apart(one: Segment, two: Segment) -> bool:

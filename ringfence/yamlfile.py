@@ -80,7 +80,7 @@ def read(path: Path) -> Document:
         mark = error.problem_mark
         raise _failed(path, (mark.line + 1) if mark else 0, f"not valid YAML: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
-        raise _failed(path, 0, f"not valid YAML: {error}") from None
+        raise _failed(path, *_unreadable(text, error)) from None
     if node is None:
         raise _failed(path, 0, "the file is empty")
     if not isinstance(node, yaml.MappingNode):
@@ -90,6 +90,13 @@ def read(path: Path) -> Document:
     if builder.faults:
         raise ConfigError(builder.faults)
     return Document(str(path), data, builder.lines)
+
+
+def _unreadable(text: str, error: yaml.YAMLError) -> tuple[int, str]:
+    """Line and reason of an error without a mark: a character that YAML does not allow."""
+    place = getattr(error, "position", None)
+    line = text[:place].count("\n") + 1 if isinstance(place, int) else 0
+    return line, f"not valid YAML: {str(error).splitlines()[0]}"
 
 
 def _text(path: Path) -> str:
@@ -108,6 +115,10 @@ def _text(path: Path) -> str:
 
 def _failed(path: Path, line: int, message: str) -> ConfigError:
     return ConfigError([ConfigFault(str(path), line, "", message)])
+
+
+_UNUSABLE = (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError)
+"""What PyYAML raises for a value that does not fit its tag, such as `!!int ""`, `!!bool maybe` or `!!timestamp soon`."""
 
 
 class _Builder:
@@ -131,7 +142,7 @@ class _Builder:
             return [self.build(child, (*loc, index), depth + 1) for index, child in enumerate(node.value)]
         try:
             return self._scalars.construct_object(node)
-        except (yaml.YAMLError, ValueError) as error:
+        except _UNUSABLE as error:
             self.faults.append(self._fault(node, loc, f"cannot be read as a value: {error}".splitlines()[0]))
             return None
 

@@ -12,7 +12,6 @@ import random
 import signal
 import subprocess
 import sys
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,8 +104,7 @@ def test_killing_a_replay_loses_and_repeats_nothing(tmp_path: Path) -> None:
 def test_killing_a_replay_over_kafka_with_a_broker_restart_loses_and_repeats_nothing(tmp_path: Path, turn: int) -> None:
     events = EVENTS if LONG else 20_000
     eve = _corpus(tmp_path, events)
-    prefix = uuid.uuid4().hex[:8]
-    command = _replay(tmp_path, eve, "--bus", f"kafka://{BROKER}", "--topic-prefix", prefix)
+    command = _replay(tmp_path, eve, "--bus", f"kafka://{BROKER}")
     restart = [["bash", str(ROOT / "services/kafka.sh"), verb] for verb in ("kill", "start")]
     _run_with_kills(command, 4, random.Random(turn), restart)
 

@@ -88,7 +88,9 @@ def test_every_module_says_what_it_is(path: Path) -> None:
     assert len(docstring.splitlines()[0]) > 15
 
 
-@pytest.mark.parametrize("path", [path for folder in COMPONENTS for path in sorted((ROOT / folder).glob("[!_]*.py"))], ids=_name)
+@pytest.mark.parametrize(
+    "path", [path for folder in COMPONENTS for path in sorted((ROOT / folder).glob("[!_]*.py"))], ids=_name
+)
 def test_every_component_has_a_test_of_its_name(path: Path) -> None:
     assert (ROOT / "tests" / path.parent.name / f"test_{path.stem}.py").is_file()
 

@@ -2,13 +2,14 @@
 
     memory:                       one process, nothing kept (tests, replay)
     sqlite:/var/lib/ringfence     SQLite segment files in a directory, fsync before acknowledgement (the default)
-    kafka://host:9092,host:9092   Kafka through kafka-python
+    kafka://host:9092,host:9092   Kafka through kafka-python; /NAME after it puts NAME for `ringfence` in topics and groups
 
 Every engine passes the contract suite in `tests/bus/contract.py`; the promises are those of `ringfence.component.Bus`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -24,6 +25,7 @@ DETECTIONS = "ringfence.detections.v1"
 ALERTS = "ringfence.alerts.v1"
 ACTIONS = "ringfence.actions.v1"
 DEAD = "ringfence.dead.v1"
+OWN_PREFIX = "ringfence"
 TOPICS = (EVENTS, BOUNDARY, DETECTIONS, ALERTS, ACTIONS, DEAD)
 """What records travel on; `v1` is the major version of the schema (DESIGN section 8)."""
 
@@ -120,12 +122,24 @@ def open_bus(url: str, settings: BusSettings | None = None, required_groups: Req
 
         return EmbeddedBus(rest, settings, required)
     if scheme == "kafka" and _are_addresses(rest.removeprefix("//")):
-        from ringfence.bus.kafka import KafkaBus
+        return _kafka_bus(rest.removeprefix("//"), settings)
+    raise ValueError(f"{url!r} names no bus: accepted are memory:, sqlite:PATH and kafka://HOST:PORT[,HOST:PORT...][/NAME]")
 
-        return KafkaBus(rest.removeprefix("//").split(","), settings)
-    raise ValueError(f"{url!r} names no bus: accepted are memory:, sqlite:PATH and kafka://HOST:PORT[,HOST:PORT...]")
+
+def _kafka_bus(rest: str, settings: BusSettings) -> Bus:
+    from ringfence.bus.kafka import KafkaBus
+    from ringfence.bus.prefixed import PrefixedBus
+
+    addresses, _, prefix = rest.partition("/")
+    if not prefix:
+        return KafkaBus(addresses.split(","), settings)
+    topics = [prefix + topic.removeprefix(OWN_PREFIX) for topic in TOPICS]
+    return PrefixedBus(prefix, KafkaBus(addresses.split(","), settings, topics))
 
 
 def _are_addresses(text: str) -> bool:
+    text, slash, prefix = text.partition("/")
+    if slash and not re.fullmatch(r"[a-z][a-z0-9-]{0,63}", prefix):
+        return False
     pairs = [part.rpartition(":") for part in text.split(",")]
     return all(host and port.isdecimal() and 0 < int(port) < 65_536 for host, _, port in pairs)

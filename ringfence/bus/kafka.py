@@ -530,8 +530,9 @@ class _Room:
 class KafkaBus:
     """A `Bus` on Kafka."""
 
-    def __init__(self, addresses: Sequence[str], settings: BusSettings) -> None:
+    def __init__(self, addresses: Sequence[str], settings: BusSettings, topics: Sequence[str] = TOPICS) -> None:
         self._addresses = tuple(addresses)
+        self._wanted = tuple(topics)
         self._settings = settings
         self._members: dict[str, _Member] = {}
         self._topics: set[str] = set()
@@ -543,7 +544,7 @@ class KafkaBus:
         """Reach a broker, log in and see that the topics exist."""
         self._prepare()
         self._topics = await self._admin(lambda admin: set(admin.list_topics()))
-        self._require([*TOPICS, STATE])
+        self._require([*self._wanted, STATE])
 
     def _prepare(self) -> None:
         for package, why in (("crc32c", "checksums would be a thousand times slower"), ("lz4", "such records cannot be read")):

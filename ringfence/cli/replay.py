@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import json
 import shutil
 import sys
@@ -87,6 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     if (out / SUMMARY_FILE).exists():
         raise Permanent(f"{out} holds the result of a finished replay; choose another folder, or remove it")
     config = _config(arguments, inputs, loaded, out)
+    asyncio.run(_make_topics(config))
     with _progress(inputs) as on_progress:
         asyncio.run(Runtime(config, Options(one_by_one=True, on_progress=on_progress)).run())
     summary, matrix = asyncio.run(_summary(config, inputs))
@@ -125,14 +127,31 @@ def _config(arguments: argparse.Namespace, inputs: Sequence[_Input], loaded: Top
     }
     sinks["summary"] = _sink(terminal, {"output": "none"}, "summary", loaded)
     return Config(
-        bus_url=arguments.bus or f"sqlite:{out / BUS_FOLDER}",
-        bus=BusSettings(retention_bytes=0),
+        bus_url=_bus_url(arguments.bus, out),
+        bus=BusSettings(retention_bytes=0, partitions=1),
         topology_file=None,
         topology=loaded,
         batching=Batching(),
         collectors={f"{index}-{entry.path.name}": entry.collector for index, entry in enumerate(inputs)},
         sinks=sinks,
     )
+
+
+def _bus_url(named: str | None, out: Path) -> str:
+    """An embedded bus in the output folder; on Kafka, topics of this replay's own unless the URL names some."""
+    if named is None:
+        return f"sqlite:{out / BUS_FOLDER}"
+    if named.startswith("kafka:") and named.count("/") == 2:
+        own = hashlib.blake2b(str(out.absolute()).encode(), digest_size=4).hexdigest()
+        return f"{named}/ringfence-replay-{own}"
+    return named
+
+
+async def _make_topics(config: Config) -> None:
+    """A replay's topics on Kafka are its own, so it makes them itself."""
+    create = getattr(bus_of(config), "create_topics", None)
+    if create is not None:
+        await create()
 
 
 def _sink(kind: Any, settings: dict[str, Any], name: str, loaded: Topology) -> Callable[[], Any]:
@@ -170,7 +189,8 @@ async def _summary(config: Config, inputs: Sequence[_Input]) -> tuple[dict[str, 
         states = await engine.states()
     finally:
         await engine.close()
-    matrix = Matrix.decode(states.get("ringfence.sink.summary", {}).get(SINK_STATE, b""))
+    kept = states.get("ringfence.sink.summary", {})
+    matrix = Matrix.decode(next((value for key, value in kept.items() if key.partition("@")[0] == SINK_STATE), b""))
     book = await ledger_verb.read(config)
     events, boundary, dead = (
         sum(counts.written.get(topic, 0) for counts in book.components.values())
