@@ -28,7 +28,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from collectors.udp import UdpShell
 from ringfence.batch import Decoded, EventClass, Frames, Problem, ProblemCode
-from ringfence.component import BuildContext, Collector, Decoder, Format
+from ringfence.component import BuildContext, Collector, Decoder, Format, Status
 from ringfence.schema import build_frame
 
 VERSION = 5
@@ -412,6 +412,9 @@ class NetflowKind:
     """The collector kind `netflow`."""
 
     settings: type[BaseModel] = NetflowConfig
+    promise = "every datagram that the kernel hands over; its drops and sequence gaps are counted"
+    status: Status = "experimental"
+    sample = 'router: {type: netflow, listen: "0.0.0.0:2055"}'
     formats: Sequence[Format] = (
         Format("netflow-v5", "NetFlow v5 datagrams, one after the other", NetflowFramer, _decoder, recognise, "netflow"),
     )

@@ -31,7 +31,7 @@ from collectors.pcap import MAX_PACKET_BYTES, RECORD_HEADER_BYTES, Capture, Faul
 from collectors.tail import TailShell
 from ringfence.addresses import MAPPED_PREFIX
 from ringfence.batch import Decoded, EventClass, Frames, Problem, ProblemCode
-from ringfence.component import BuildContext, Collector, Decoder, Format
+from ringfence.component import BuildContext, Collector, Decoder, Format, Status
 from ringfence.schema import build_frame, together
 from ringfence.yamlfile import ConfigPath
 
@@ -640,6 +640,9 @@ class PflogKind:
     """The collector kind `pflog`."""
 
     settings: type[BaseModel] = PflogConfig
+    promise = "every complete record once, across restarts and rotation by rename"
+    status: Status = "experimental"
+    sample = 'firewall: {type: pflog, path: /var/log/pflog, observer: fw1}'
     formats: Sequence[Format] = (
         Format("pflog", "pcap files of pflogd(8), OpenBSD header", PcapFramer, _decoder, recognise, "pf"),
     )

@@ -24,8 +24,8 @@ from collectors.tail import TailShell
 from ringfence import timestamps
 from ringfence.addresses import AddressCache
 from ringfence.batch import Decoded, EventClass, Frames, Problem, ProblemCode
-from ringfence.component import BuildContext, Collector, Format
-from ringfence.jsonlines import decode_lines, explain, locate
+from ringfence.component import BuildContext, Collector, Format, Status
+from ringfence.jsonlines import REFUSALS, decode_lines, explain, locate
 from ringfence.projection import columns_of, eve_columns, json_type, struct_for
 from ringfence.schema import Column, build_frame, together
 from ringfence.topology import PROTOCOLS
@@ -137,7 +137,7 @@ class SuricataDecoder:
         if path == "$.event_type" and code is ProblemCode.WRONG_TYPE:
             try:
                 return self._any.decode(line)
-            except (msgspec.DecodeError, RecursionError):
+            except REFUSALS:
                 code, detail, offset, path = explain(self._any, line)
         run.refuse(code, detail, row, line, offset, path)
         return None
@@ -277,9 +277,8 @@ class _Transports(dict[str | None, int | None]):
         return int(upper) if upper.isascii() and upper.isdigit() and int(upper) < 256 else None
 
 
-_TRANSPORTS = _Transports(
-    {None: None, **{name.upper(): number for name, number in PROTOCOLS.items()}, "IPV6-ICMP": 58, "IPV6": 41, "IGMP": 2}
-)
+_NAMED: dict[str | None, int | None] = {name.upper(): number for name, number in PROTOCOLS.items()}
+_TRANSPORTS = _Transports({**_NAMED, None: None, "IPV6-ICMP": 58, "IPV6": 41, "IGMP": 2})
 
 
 def _integers(path: str, values: list[Any], bad: dict[int, str]) -> pl.Series:
@@ -350,7 +349,8 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def _looks_like_eve(first: bytes) -> bool:
-    return first.lstrip()[:1] == b"{" and b'"event_type"' in first and b'"timestamp"' in first
+    objects = any(line.startswith(b"{") for line in first.split(b"\n", 20)[:20])
+    return objects and b'"event_type"' in first and b'"timestamp"' in first
 
 
 class Settings(BaseModel):
@@ -368,6 +368,9 @@ class SuricataKind:
     """Entry point `suricata`."""
 
     settings = Settings
+    promise = "every complete line once, across restarts and rotation by rename"
+    status: Status = "experimental"
+    sample = 'ids: {type: suricata, path: /var/log/suricata/eve.json, observer: ids1}'
     formats = (Format("eve", "Suricata EVE JSON lines", LineFramer, SuricataDecoder, _looks_like_eve, "suricata"),)
 
     def build(self, settings: Settings, context: BuildContext) -> Collector:

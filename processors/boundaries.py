@@ -4,22 +4,27 @@ A row of class pf, flow, dns, http, tls, ssh or alert whose ends lie in two segm
 is read from what that kind of sensor can prove:
 
 - pf: `pass` passed, `block` blocked; match, rdr and the like decide nothing and give no test.
-- flow: passed when the responder answered: packets back, or, in one-way records, a TCP ACK from the initiator (it had
-  an answer) or any record in the direction of the reply. Blocked when an inline sensor dropped the flow. An attempt
-  without an answer is unknown: the exporter cannot tell a drop from silence.
+  A blocked TCP segment in the reply direction that is not a SYN-ACK gives none either: pf had forgotten the state.
+- flow: passed when the responder answered: packets back, or, in one-way records, SYN and ACK or pushed data from the
+  initiator (it had an answer) or a record that comes from a service port: the reply. Where neither port is a service the
+  lower one is taken for it, but that guess proves nothing by itself. Blocked when an inline sensor dropped the flow. An
+  attempt without an answer is unknown: the exporter cannot tell a drop from silence.
 - dns, http, tls, ssh: passed when the record holds the server's side; unknown when it only holds the client's.
 - alert: blocked when the IDS dropped the packet. `allowed` proves nothing (Suricata says so for drop rules in IDS mode
   too), so it gives no test: the flow record of the same connection does.
 
 The initiator is the source, except where ports and flags show that a one-way record is the reply: then the ends are
-swapped, so that an answer from a server is never judged as an attempt by it.
+swapped, so that an answer from a server is never judged as an attempt by it. A SYN without ACK is never a reply.
+
+A test whose port or protocol is not known (fragments, captures that were cut) is unproven, unless the intent is the same
+for all that it may have been.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +34,7 @@ from pydantic import BaseModel, ConfigDict
 from ringfence import bus
 from ringfence.batch import Batch, EventClass, Micros
 from ringfence.codec import time_span
-from ringfence.component import BuildContext, Processed
+from ringfence.component import BuildContext, Processed, Status
 from ringfence.intents import INTENTS, IntentTable
 from ringfence.schema import build_frame
 from ringfence.segments import AMBIGUOUS_CODE, SEGMENT_PARTS, UNKNOWN_CODE, SegmentMap
@@ -48,6 +53,7 @@ _GOING_ON_PACKETS = 3
 """A one-way TCP record without SYN is the next part of a long connection if it pushed data in this many packets."""
 _TCP, _UDP, _ICMP, _ICMP6 = 6, 17, 1, 58
 _ECHO_REPLY, _ECHO_REPLY6 = 0, 129
+_DNS_PORT = 53
 _VERDICT_TABLE = np.array(
     [  # rows: intent (undeclared, deny, allow); columns: outcome (blocked, passed, unknown)
         [VERDICTS.index("unproven"), VERDICTS.index("undeclared"), VERDICTS.index("unproven")],
@@ -63,6 +69,17 @@ _COPIED = (
     "ringfence.pf.direction", "ringfence.pf.rule", "ringfence.pf.subrule", "rule.ruleset", "rule.id",
 )  # fmt: skip
 _ENDS = ("ip", "ip6", "port")
+
+
+class Replies(NamedTuple):
+    """Rows that are the answer to a connection which the destination began, and those of them that this is sure of."""
+
+    swapped: Mask
+    sure: Mask
+
+    def only(self, kept: Mask) -> Replies:
+        """The same for some of the rows."""
+        return Replies(self.swapped[kept], self.sure[kept])
 
 
 class Boundaries:
@@ -83,14 +100,14 @@ class Boundaries:
         crossing = batch.frame.filter(pl.Series(crosses)) if not crosses.all() else batch.frame
         if not crossing.height:
             return Processed(batch)
-        swapped = self._replies(crossing, batch.header.event_class)
-        outcome = read_outcome(crossing, swapped)
+        replies = self._replies(crossing, batch.header.event_class)
+        outcome = read_outcome(crossing, replies)
         tested = outcome != NO_TEST
         if not tested.all():
-            crossing, swapped, outcome = crossing.filter(pl.Series(tested)), swapped[tested], outcome[tested]
+            crossing, replies, outcome = crossing.filter(pl.Series(tested)), replies.only(tested), outcome[tested]
             if not crossing.height:
                 return Processed(batch)
-        frame = self._judge(crossing, swapped, outcome, batch)
+        frame = self._judge(crossing, replies.swapped, outcome, batch)
         low, high = time_span(frame)
         header = replace(batch.header, event_class=EventClass.BOUNDARY, rows=frame.height, time_min_us=low, time_max_us=high)
         return Processed(batch, {bus.BOUNDARY: [Batch(header, frame)]})
@@ -103,6 +120,8 @@ class Boundaries:
         intent = self._intents.ask(source, destination, protocol, port)
         verdict = _VERDICT_TABLE[intent, outcome]
         verdict[(source == AMBIGUOUS_CODE) | (destination == AMBIGUOUS_CODE)] = VERDICTS.index("unproven")
+        known = _protocol_known(crossing, batch.header.event_class)
+        verdict[~self._intents.is_certain(source, destination, protocol, port, known)] = VERDICTS.index("unproven")
         if "ringfence.evidence.lossy" in crossing.columns:
             # while records are lost, "nothing passed" is not proven; that something passed stays proven
             lossy = crossing["ringfence.evidence.lossy"].fill_null(False).to_numpy()
@@ -112,7 +131,7 @@ class Boundaries:
         columns.update(self._named(source, destination))
         columns.update(
             {
-                "network.iana_number": protocol,
+                "network.iana_number": pl.select(pl.when(pl.Series(known)).then(pl.Series(protocol))).to_series(),
                 "ringfence.event.source": pl.Series(crossing["ringfence.event.source"].to_numpy() ^ _BOUNDARY_ID),
                 "ringfence.event.position": crossing["ringfence.event.position"],
                 "ringfence.evidence.source": crossing["ringfence.event.source"],
@@ -123,7 +142,7 @@ class Boundaries:
                 "ringfence.boundary.outcome": _words(OUTCOMES, outcome),
                 "ringfence.boundary.verdict": _words(VERDICTS, verdict),
                 "ringfence.boundary.origin": pl.repeat("observed", count, eager=True),
-                "ringfence.boundary.service": self._services(protocol, port),
+                "ringfence.boundary.service": self._services(protocol, port, known),
             }
         )
         return build_frame(EventClass.BOUNDARY, columns)
@@ -136,32 +155,36 @@ class Boundaries:
         ).to_series()
         return columns
 
-    def _services(self, protocol: Flags, port: npt.NDArray[np.int32]) -> pl.Series:
-        keys = protocol.astype(np.int64) * 65_536 + np.maximum(port, 0)
+    def _services(self, protocol: Flags, port: npt.NDArray[np.int32], known: Mask) -> pl.Series:
+        keys = np.where(known, protocol.astype(np.int64) * 131_072 + port + 1, -1)
         distinct, index = np.unique(keys, return_inverse=True)
-        names = [self._intents.service(int(key) >> 16, int(key) & 0xFFFF) for key in distinct]
+        names = [self._intents.service(key >> 17, (key & 0x1FFFF) - 1) if key >= 0 else "unknown" for key in distinct.tolist()]
         return pl.Series(names, dtype=pl.String).gather(index)
 
-    def _replies(self, frame: pl.DataFrame, event_class: EventClass) -> Mask:
+    def _replies(self, frame: pl.DataFrame, event_class: EventClass) -> Replies:
         """Rows of one-way evidence that are the answer to a connection which the destination began."""
         none = np.zeros(frame.height, np.bool_)
-        if event_class is EventClass.PF:
-            flags = _flags(frame, "ringfence.tcp.source_flags")
-            return _is((flags & (_SYN | _ACK)) == (_SYN | _ACK))
-        if event_class is not EventClass.FLOW:
-            return none
-        one_way = (
-            none | True if "destination.packets" not in frame.columns else frame["destination.packets"].is_null().to_numpy()
-        )
+        if event_class not in (EventClass.PF, EventClass.FLOW, EventClass.DNS):
+            return Replies(none, none)
         protocol = _protocol(frame, event_class)
         source, destination = (_ports(_get(frame, f"{side}.port"), frame.height) for side in ("source", "destination"))
+        if event_class is EventClass.DNS:
+            from_server = _is((source == _DNS_PORT) & (destination != _DNS_PORT))
+            return Replies(from_server, from_server)
+        flags = _flags(frame, "ringfence.tcp.source_flags")
+        tcp = protocol == _TCP
         from_service, to_service = self._intents.is_service(protocol, source), self._intents.is_service(protocol, destination)
-        ported = np.isin(protocol, (_TCP, _UDP))
-        by_port = ported & (
-            (from_service & ~to_service) | ((from_service == to_service) & (source < destination) & (source >= 0))
-        )
+        from_lower = (from_service == to_service) & (source < destination) & (source >= 0)
         by_echo = _echo_reply(frame, protocol)
-        return _is(one_way & (by_port | by_echo))
+        if event_class is EventClass.PF:
+            # pf logs the first packet of a state, which of TCP is a SYN; the others are logged by `log (all)`
+            later = tcp & ((flags & _SYN) == 0) & ((flags & (_ACK | _RST | _FIN)) != 0)
+            sure = _is((tcp & _opened(flags)) | by_echo)
+            return Replies(_is(sure | (later & ((from_service & ~to_service) | from_lower))), sure)
+        one_way = ~none if "destination.packets" not in frame.columns else frame["destination.packets"].is_null().to_numpy()
+        possible = one_way & np.isin(protocol, (_TCP, _UDP)) & ~(tcp & ((flags & (_SYN | _ACK)) == _SYN))
+        sure = _is((possible & from_service & ~to_service) | (one_way & by_echo))
+        return Replies(_is(sure | (possible & from_lower)), sure)
 
 
 _BOUNDARY_ID = np.uint64(0xB0_0D_A2_7E_57_00_00_01)
@@ -177,7 +200,7 @@ def _oriented(frame: pl.DataFrame, swapped: Mask) -> dict[str, Any]:
     }
     for end in _ENDS:
         one, two = _get(frame, f"source.{end}"), _get(frame, f"destination.{end}")
-        if one is not None and two is not None and swapped.any():
+        if swapped.any():
             one, two = _exchange(one, two, swapped), _exchange(two, one, swapped)
         columns.update(
             {name: values for name, values in ((f"source.{end}", one), (f"destination.{end}", two)) if values is not None}
@@ -185,19 +208,25 @@ def _oriented(frame: pl.DataFrame, swapped: Mask) -> dict[str, Any]:
     return columns
 
 
-def _exchange(one: pl.Series, two: pl.Series, swapped: Mask) -> pl.Series:
+def _exchange(one: pl.Series | None, two: pl.Series | None, swapped: Mask) -> pl.Series | None:
+    """`one`, with the values of `two` where it is swapped; a column that the frame lacks counts as nulls."""
+    if one is None and two is None:
+        return None
     return pl.select(pl.when(pl.Series(swapped)).then(two).otherwise(one)).to_series()
 
 
-def _pf_outcome(frame: pl.DataFrame, swapped: Mask) -> Outcomes:
-    action = frame["ringfence.pf.action"]
+def _pf_outcome(frame: pl.DataFrame, replies: Replies) -> Outcomes:
     outcome = np.full(frame.height, NO_TEST, np.int8)
+    if "ringfence.pf.action" not in frame.columns:
+        return outcome
+    action = frame["ringfence.pf.action"]
     outcome[(action == "pass").fill_null(False).to_numpy()] = PASSED
-    outcome[(action == "block").fill_null(False).to_numpy()] = BLOCKED
+    outcome[(action == "block").fill_null(False).to_numpy() & (~replies.swapped | replies.sure)] = BLOCKED
     return outcome
 
 
-def _flow_outcome(frame: pl.DataFrame, swapped: Mask) -> Outcomes:
+def _flow_outcome(frame: pl.DataFrame, replies: Replies) -> Outcomes:
+    swapped = replies.swapped
     protocol = _protocol(frame, EventClass.FLOW)
     flags = _flags(frame, "ringfence.tcp.source_flags")
     back = (
@@ -209,26 +238,33 @@ def _flow_outcome(frame: pl.DataFrame, swapped: Mask) -> Outcomes:
     tcp = protocol == _TCP
     # nothing but RST came back: a refusal, by the host or by a firewall in its name
     refused = tcp & _only_reset(np.where(swapped, flags, back_flags))
-    replied = (back > 0) | swapped
     sent = (
         frame["source.packets"].fill_null(0).to_numpy()
         if "source.packets" in frame.columns
         else np.zeros(frame.height, np.int64)
     )
-    opened = (flags & (_SYN | _ACK)) == (_SYN | _ACK)
+    opened = _opened(flags)
     going_on = ((flags & (_SYN | _ACK)) == _ACK) & ((flags & _PSH) != 0) & (sent >= _GOING_ON_PACKETS)
     heard = tcp & (opened | going_on)
+    # a bare ACK or two may be a probe from a service port
+    bare = tcp & (flags != 0) & ((flags & (_SYN | _PSH | _FIN)) == 0) & (sent < _GOING_ON_PACKETS)
+    replied = (back > 0) | (replies.sure & ~bare)
     outcome = np.where((replied | heard) & ~refused, PASSED, UNDECIDED).astype(np.int8)
     if "ringfence.flow.action" in frame.columns:
         outcome[(frame["ringfence.flow.action"] == "drop").fill_null(False).to_numpy()] = BLOCKED
     return outcome
 
 
+def _opened(flags: Flags) -> Mask:
+    """SYN and ACK: a SYN-ACK, or the OR of a connection's flags from an end that heard the other."""
+    return _is((flags & (_SYN | _ACK)) == (_SYN | _ACK))
+
+
 def _only_reset(flags: Flags) -> Mask:
     return _is((flags & (_RST | _SYN | _PSH | _FIN)) == _RST)
 
 
-def _alert_outcome(frame: pl.DataFrame, swapped: Mask) -> Outcomes:
+def _alert_outcome(frame: pl.DataFrame, replies: Replies) -> Outcomes:
     outcome = np.full(frame.height, NO_TEST, np.int8)
     for name, word in (("ringfence.ids.action", "blocked"), ("ringfence.ids.verdict", "drop")):
         if name in frame.columns:
@@ -236,24 +272,27 @@ def _alert_outcome(frame: pl.DataFrame, swapped: Mask) -> Outcomes:
     return outcome
 
 
-def _answer_in(name: str) -> Callable[[pl.DataFrame, Mask], Outcomes]:
+def _answer_in(name: str, *means_nothing: str) -> Callable[[pl.DataFrame, Replies], Outcomes]:
     """Passed where the record has this column, which only the server's answer fills."""
 
-    def outcome(frame: pl.DataFrame, swapped: Mask) -> Outcomes:
+    def outcome(frame: pl.DataFrame, replies: Replies) -> Outcomes:
         if name not in frame.columns:
             return np.full(frame.height, UNDECIDED, np.int8)
-        return np.where(frame[name].is_not_null().to_numpy(), PASSED, UNDECIDED).astype(np.int8)
+        answered = frame[name].is_not_null()
+        if means_nothing:
+            answered &= ~frame[name].is_in(list(means_nothing)).fill_null(False)
+        return np.where(answered.to_numpy(), PASSED, UNDECIDED).astype(np.int8)
 
     return outcome
 
 
-_OUTCOME_OF: Mapping[EventClass, Callable[[pl.DataFrame, Mask], Outcomes]] = {
+_OUTCOME_OF: Mapping[EventClass, Callable[[pl.DataFrame, Replies], Outcomes]] = {
     EventClass.PF: _pf_outcome,
     EventClass.FLOW: _flow_outcome,
     EventClass.ALERT: _alert_outcome,
     EventClass.DNS: _answer_in("dns.response_code"),
     EventClass.HTTP: _answer_in("http.response.status_code"),
-    EventClass.TLS: _answer_in("tls.version"),
+    EventClass.TLS: _answer_in("tls.version", "UNDETERMINED"),  # Suricata's word for no ServerHello
     EventClass.SSH: _answer_in("ringfence.ssh.server"),
 }
 _ASSUMED_PROTOCOL: Mapping[EventClass, int] = {
@@ -269,6 +308,13 @@ def _protocol(frame: pl.DataFrame, event_class: EventClass) -> Flags:
     if "network.iana_number" not in frame.columns:
         return np.full(frame.height, assumed, np.uint8)
     return frame["network.iana_number"].fill_null(assumed).to_numpy()
+
+
+def _protocol_known(frame: pl.DataFrame, event_class: EventClass) -> Mask:
+    if event_class in _ASSUMED_PROTOCOL:
+        return np.ones(frame.height, np.bool_)
+    column = _get(frame, "network.iana_number")
+    return np.zeros(frame.height, np.bool_) if column is None else _is(column.is_not_null().to_numpy())
 
 
 def _flags(frame: pl.DataFrame, name: str) -> Flags:
@@ -310,6 +356,8 @@ class BoundariesKind:
     """Entry point `boundaries`."""
 
     settings = Settings
+    promise = "pure: one boundary test per crossing row that its sensor can speak about"
+    status: Status = "experimental"
     event_classes = frozenset(_OUTCOME_OF)
 
     def build(self, settings: Settings, context: BuildContext) -> Boundaries:

@@ -9,7 +9,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from ringfence.batch import Batch, EventClass, Micros
-from ringfence.component import BuildContext, Processed
+from ringfence.component import BuildContext, Processed, Status
 from ringfence.segments import SEGMENT_PARTS, SegmentMap
 from ringfence.topology import Topology
 
@@ -44,6 +44,8 @@ class LabelsKind:
     """Entry point `labels`."""
 
     settings = Settings
+    promise = "pure: codes become names"
+    status: Status = "experimental"
     event_classes = frozenset(EventClass) - {EventClass.DEAD}
 
     def build(self, settings: Settings, context: BuildContext) -> Labels:

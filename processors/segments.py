@@ -14,7 +14,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from ringfence.batch import Batch, EventClass, Micros
-from ringfence.component import BuildContext, Processed
+from ringfence.component import BuildContext, Processed, Status
 from ringfence.segments import UNKNOWN_CODE, Codes, Facts, SegmentMap
 from ringfence.topology import Topology
 
@@ -119,6 +119,8 @@ class SegmentsKind:
     """Entry point `segments`."""
 
     settings = Settings
+    promise = "pure: the same batch and topology give the same codes"
+    status: Status = "experimental"
     event_classes = frozenset(EventClass) - {EventClass.DEAD}
 
     def build(self, settings: Settings, context: BuildContext) -> Segments:

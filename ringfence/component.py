@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,11 @@ class Framer(Protocol):
     @property
     def pending(self) -> int:
         """Bytes taken that are not part of a returned frame yet."""
+        ...
+
+    @property
+    def head_bytes(self) -> int:
+        """Bytes at the beginning of a file that framer and decoder need before they can go on in its middle; 0 for most."""
         ...
 
 
@@ -179,14 +184,22 @@ class BuildContext:
     topology: Topology
 
 
+Status = Literal["experimental", "stable"]
+"""Stable: golden cases, properties, contract suite, a README row and a day of soak."""
+
+
 class CollectorKind(Protocol):
     """What an entry point of the group `ringfence.collectors` names: the class object of a collector's configuration.
 
     The settings are the component: `build` gives the running collector, `resources` the ports and files that it claims
-    exclusively, `formats` the file formats that its decoder reads.
+    exclusively, `formats` the file formats that its decoder reads. `promise`, `status` and `sample` (a line of configuration)
+    are for the docs.
     """
 
     settings: type[BaseModel]
+    promise: str
+    status: Status
+    sample: str
     formats: Sequence[Format]
 
     def build(self, settings: Any, context: BuildContext) -> Collector:
@@ -202,6 +215,9 @@ class SinkKind(Protocol):
     """What an entry point of the group `ringfence.sinks` names."""
 
     settings: type[BaseModel]
+    promise: str
+    status: Status
+    sample: str
 
     def build(self, settings: Any, context: BuildContext) -> Sink:
         """Make the sink; touches neither network nor disk."""
@@ -216,6 +232,8 @@ class ProcessorKind(Protocol):
     """What an entry point of the group `ringfence.processors` names."""
 
     settings: type[BaseModel]
+    promise: str
+    status: Status
     event_classes: frozenset[EventClass]
 
     def build(self, settings: Any, context: BuildContext) -> Processor:

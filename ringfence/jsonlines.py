@@ -69,7 +69,9 @@ def _syntax(line: bytes, message: str) -> tuple[str, int]:
             else ("the line ends inside a JSON value", len(line.rstrip()))
         )
     place = _BYTE.search(message)
-    return _BYTE.sub("", message).strip(), int(place[1]) if place else 0
+    offset = int(place[1]) if place else 0
+    # msgspec has read the first trailing character when it complains of it
+    return _BYTE.sub("", message).strip(), offset - 1 if offset and "trailing characters" in message else offset
 
 
 def locate(line: bytes, path: str) -> int:

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 import polars as pl
-from rich.console import Group, RenderableType
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ringfence import addresses
+from ringfence.console import natural_width, wide_enough
 from ringfence.telemetry import printable
 
 MAX_TESTERS = 10_000
@@ -100,28 +101,47 @@ class Matrix:
             matrix.breaches.update({(key[0], key[1], key[2], key[3]): count for key, count in breaches})
         return matrix
 
-    def render(self, order: Sequence[str] = ()) -> RenderableType:
-        """The matrix for a terminal: rows are where it came from, columns where it went."""
+    def print(self, console: Console, order: Sequence[str] = ()) -> None:
+        """Print the matrix, as a list where the terminal is too narrow for it; a pipe is as wide as it needs."""
         seen = {name for source, destination, _ in self.tests for name in (source, destination)}
         names = [name for name in order if name in seen] + sorted(seen - set(order))
-        table = Table(title="Boundary tests (from row to column)", title_justify="left", pad_edge=False)
+        table = self._table(names)
+        console = wide_enough(console, table)
+        if seen:
+            fits = natural_width(console, table) <= console.width
+            console.print(table if fits else self._list(names), highlight=False)
+        for line in (self._summary(), *self._breach_lines()):
+            console.print(line, highlight=False, soft_wrap=True)
+
+    def _table(self, names: Sequence[str]) -> Table:
+        table = Table(title="Boundary tests, from row to column", title_justify="left", pad_edge=False)
         table.add_column("from \\ to", no_wrap=True)
         for name in names:
-            table.add_column(Text(printable(name)), justify="center")
+            table.add_column(Text(printable(name)), justify="center", no_wrap=True)
         for source in names:
-            cells = [self._cell(source, destination) for destination in names]
-            if any(cell.plain.strip(" ·—") for cell in cells):
-                table.add_row(Text(printable(source)), *cells)
-        return Group(table, self._summary(), *self._breach_lines())
+            if any(self._counts(source, destination) for destination in names):
+                table.add_row(Text(printable(source)), *(self._cell(source, destination) for destination in names))
+        return table
+
+    def _list(self, names: Sequence[str]) -> Table:
+        table = Table(title="Boundary tests", title_justify="left", box=None, pad_edge=False)
+        table.add_column("boundary", no_wrap=True)
+        table.add_column("tests")
+        for source in names:
+            for destination in names:
+                if self._counts(source, destination):
+                    table.add_row(Text(printable(f"{source} -> {destination}")), self._cell(source, destination))
+        return table
+
+    def _counts(self, source: str, destination: str) -> dict[str, int]:
+        return {verdict: count for verdict in VERDICTS if (count := self.tests[source, destination, verdict])}
 
     def _cell(self, source: str, destination: str) -> Text:
         if source == destination:
             return Text("—", style="dim")
-        counts = {verdict: count for verdict in VERDICTS if (count := self.tests[source, destination, verdict])}
-        if not counts:
-            return Text("·", style="dim")
+        counts = self._counts(source, destination)
         lines = [Text(f"{verdict} {count:,}", style=_STYLES[verdict]) for verdict, count in counts.items()]
-        return Text("\n").join(lines)
+        return Text("\n").join(lines) if lines else Text("·", style="dim")
 
     def _summary(self) -> Text:
         totals = self.totals()
@@ -131,8 +151,8 @@ class Matrix:
     def _breach_lines(self) -> list[Text]:
         lines = []
         for (boundary, source, destination, service), count in sorted(self.breaches.items(), key=lambda item: -item[1])[:10]:
-            times = "once" if count == 1 else f"{count:,} times"
-            line = f"BREACHED {boundary}: {source} reached {destination} on {service}, {times}, though intent denies it."
+            records = "1 record proves" if count == 1 else f"{count:,} records prove"
+            line = f"BREACHED {boundary}: {source} reached {destination} on {service}, though intent denies it; {records} it."
             lines.append(Text(printable(line), style=_STYLES["breached"]))
         left = len(self.breaches) - len(lines)
         return [*lines, Text(f"... and {left:,} more, see boundary.jsonl.")] if left > 0 else lines

@@ -106,7 +106,7 @@ class Runtime:
                 group.create_task(self._process(engine))
                 group.create_task(self._deliver(engine))
         except BaseExceptionGroup as failures:
-            raise _first(failures) from None
+            raise first_failure(failures) from None
         finally:
             await engine.close()
 
@@ -184,7 +184,7 @@ class Runtime:
         self.stop()
 
 
-def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_failure(failures: BaseExceptionGroup[BaseException]) -> BaseException:
     """The failure to report: one of ours if there is any, else the first bug."""
     flat: list[BaseException] = []
     waiting: list[BaseException] = [failures]

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ringfence import bus, documents
 from ringfence.batch import Batch, EventClass, Problem
-from ringfence.component import BuildContext
+from ringfence.component import BuildContext, Status
 from ringfence.errors import Permanent, Retryable
 from ringfence.yamlfile import ConfigPath
 
@@ -36,9 +36,12 @@ class JsonLines:
         self._folder = folder
         self._keep_original = keep_original
         self._files: dict[str, FileIO] = {}
+        self._begun: set[str] = set()
+        """Topics whose file was empty when this sink first opened it: until a commit says more, it may be cut to nothing."""
 
     async def open(self, state: bytes) -> None:
         """Open the files and cut them back to their committed lengths."""
+        await self.close()
         lengths: dict[str, int] = msgspec.json.decode(state) if state else {}
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -46,7 +49,8 @@ class JsonLines:
                 path = self._folder / _FILES[topic]
                 file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+")
                 self._files[topic] = file
-                self._cut(file, path, lengths.get(topic, 0), fresh=not state)
+                self._cut(file, path, lengths.get(topic, 0), topic not in lengths and topic not in self._begun)
+                self._begun.add(topic)
         except OSError as error:
             raise Permanent(f"{error.filename or self._folder} cannot be written: {error.strerror}") from None
 
@@ -111,6 +115,9 @@ class JsonLinesKind:
     """Entry point `jsonl`."""
 
     settings = Settings
+    promise = "exactly once: file lengths are committed with the offsets"
+    status: Status = "experimental"
+    sample = 'files: {type: jsonl, path: /var/lib/ringfence/out}'
 
     def build(self, settings: Settings, context: BuildContext) -> JsonLines:
         """Make the sink."""

@@ -17,11 +17,12 @@ from pydantic import BaseModel, ConfigDict
 from ringfence import bus
 from ringfence.addresses import HostPort
 from ringfence.batch import Batch, Problem
-from ringfence.component import BuildContext
+from ringfence.component import BuildContext, Status
 from ringfence.errors import Permanent
 from ringfence.telemetry import REGISTRY
 
 MAX_BOUNDARIES = 2_000
+OTHER = "other"
 _LABELS = ["source.segment.tenant", "ringfence.boundary.id", "ringfence.boundary.origin", "ringfence.boundary.verdict"]
 
 
@@ -55,6 +56,7 @@ class PrometheusEndpoint:
             registry=self._registry,
         )
         self._boundaries: set[str] = set()
+        self._last_us: dict[str, int] = {}
 
     @property
     def port(self) -> int:
@@ -75,15 +77,19 @@ class PrometheusEndpoint:
     async def write(self, topic: str, batch: Batch) -> Mapping[int, Problem]:
         """One inc() per label set and batch."""
         for tenant, boundary, origin, verdict, count in batch.frame.group_by(_LABELS).len().iter_rows():
-            self._tests.labels(tenant or "", self._label(boundary), origin, verdict).inc(count)
+            label = self._label(boundary)
+            self._tests.labels((tenant or "") if label == boundary else label, label, origin, verdict).inc(count)
         for boundary, last_us in batch.frame.group_by("ringfence.boundary.id").agg(pl.col("@timestamp").max()).iter_rows():
-            self._last.labels(self._label(boundary)).set((last_us or 0) / 1_000_000)
+            label = self._label(boundary)
+            if last_us is not None and last_us > self._last_us.get(label, 0):
+                self._last_us[label] = last_us
+                self._last.labels(label).set(last_us / 1_000_000)
         return {}
 
     def _label(self, boundary: str) -> str:
         if boundary not in self._boundaries:
             if len(self._boundaries) >= MAX_BOUNDARIES:
-                return "other"
+                return OTHER
             self._boundaries.add(boundary)
         return boundary
 
@@ -112,6 +118,9 @@ class PrometheusKind:
     """Entry point `prometheus`."""
 
     settings = Settings
+    promise = "counters since the process started"
+    status: Status = "experimental"
+    sample = 'metrics: {type: prometheus, listen: "127.0.0.1:9464"}'
 
     def build(self, settings: Settings, context: BuildContext) -> PrometheusEndpoint:
         """Make the endpoint."""

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ringfence import bus
 from ringfence.batch import Batch, Problem
-from ringfence.component import BuildContext
+from ringfence.component import BuildContext, Status
 from ringfence.matrix import Matrix
 
 
@@ -43,7 +43,7 @@ class TerminalSummary:
     async def close(self) -> None:
         """Print the matrix, once."""
         if self._matrix is not None and self._output != "none":
-            Console(stderr=self._output == "stderr").print(self._matrix.render(self._order))
+            self._matrix.print(Console(stderr=self._output == "stderr"), self._order)
         self._matrix = None
 
 
@@ -59,6 +59,9 @@ class TerminalKind:
     """Entry point `terminal`."""
 
     settings = Settings
+    promise = "exact counts across restarts, printed at the end"
+    status: Status = "experimental"
+    sample = 'summary: {type: terminal}'
 
     def build(self, settings: Settings, context: BuildContext) -> TerminalSummary:
         """Rows and columns are in the order of the topology."""

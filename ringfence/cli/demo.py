@@ -26,7 +26,7 @@ from ringfence.config import Config
 from ringfence.demo import exporters
 from ringfence.demo.story import Scene, Storyteller
 from ringfence.errors import ExitCode, Permanent
-from ringfence.runtime import Options, Runtime
+from ringfence.runtime import Options, Runtime, first_failure
 from ringfence.telemetry import printable
 
 DEFAULT_FOLDER = Path("demo-out")
@@ -54,8 +54,11 @@ def run(arguments: argparse.Namespace) -> int:
     ports = _free_ports()
     _prepare(out, ports)
     loaded = config.load(out / CONFIG_FILE)
-    console = Console(highlight=False)
-    asyncio.run(_play(loaded, out, ports, console))
+    console = Console(highlight=False, soft_wrap=True)
+    try:
+        asyncio.run(_play(loaded, out, ports, console))
+    except BaseExceptionGroup as failures:
+        raise first_failure(failures) from None
     book = asyncio.run(ledger_verb.read(loaded))
     console.print("The ledger balances: nothing was lost." if not book.imbalance else f"The ledger is off by {book.imbalance}.")
     folder = printable(str(out))

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from rich.console import Console
 from rich.table import Table
 
 from ringfence import bus, codec, config, deadletter, documents
@@ -24,6 +23,7 @@ from ringfence.batching import Batcher
 from ringfence.cli.options import Subparsers, add_config, say
 from ringfence.component import Bus, Decoder
 from ringfence.config import Config
+from ringfence.console import show
 from ringfence.deadletter import DeadLetter
 from ringfence.errors import ExitCode, Permanent
 from ringfence.ledger import LEDGER_STATE, Counts
@@ -91,7 +91,7 @@ def _list(arguments: argparse.Namespace) -> int:
     for letter in letters:
         cells = (letter.id, letter.stage, letter.component, letter.reason, _where(letter), letter.detail, str(letter.attempts))
         table.add_row(*(printable(cell).replace("[", "\\[") for cell in cells))
-    Console().print(table)
+    show(table)
     for (component, reason), count in Counter((letter.component, letter.reason) for letter in letters).most_common():
         say(f"{count:8,}  {component}  {reason}")
     return ExitCode.FOUND

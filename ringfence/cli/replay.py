@@ -211,11 +211,11 @@ async def _summary(config: Config, inputs: Sequence[_Input]) -> tuple[dict[str, 
 
 def _print(summary: dict[str, Any], matrix: Matrix, loaded: Topology, out: Path) -> None:
     console = Console()
-    console.print(matrix.render(list(loaded.segments)))
+    matrix.print(console, list(loaded.segments))
     counted = f"{summary['events']:,} events, {summary['boundary_tests']:,} boundary tests, {summary['dead']:,} dead letters"
     balance = (
         "the ledger balances"
         if not summary["ledger"]["imbalance"]
         else f"the ledger is off by {summary['ledger']['imbalance']:,}"
     )
-    console.print(f"{counted}; {balance}. Results are in {printable(str(out))}.", highlight=False)
+    console.print(f"{counted}; {balance}. Results are in {printable(str(out))}.", highlight=False, soft_wrap=True)
