@@ -24,7 +24,7 @@ def flow(serial: int, source: str = "10.1.0.5", destination: str = "10.2.0.9", p
     record = {
         "timestamp": at, "flow_id": serial, "event_type": "flow", "src_ip": source, "src_port": 40_000, "dest_ip": destination, "dest_port": port,
         "proto": "TCP", "flow": {"pkts_toserver": 5, "pkts_toclient": back, "bytes_toserver": 400, "bytes_toclient": back * 100, "start": at, "end": at},
-        "tcp": {"tcp_flags_ts": "1b", "tcp_flags_tc": "1b" if answered else "00"},
+        "tcp": {"tcp_flags_ts": "1b" if answered else "02", "tcp_flags_tc": "1b" if answered else "00"},
     }  # fmt: skip
     return json.dumps(record, separators=(",", ":")).encode() + b"\n"
 

@@ -1,0 +1,98 @@
+"""`ringfence replay` runs files through the whole chain and leaves its results in a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ringfence.demo import exporters
+from ringfence.demo.exporters import BLOCK, TCP, Talk
+from ringfence.errors import ExitCode
+from tests.cli.command import ringfence
+from tests.eve_lines import flow, topology_file
+
+
+def _files(folder: Path) -> tuple[Path, Path]:
+    eve = folder / "eve.json"
+    eve.write_bytes(flow(1) + flow(2, port=22) + b"broken\n" + flow(3, port=22, answered=False))
+    pflog = folder / "pflog"
+    attempt = Talk("10.1.0.7", 40_000, "10.2.0.9", 3389, TCP, 1_790_000_000_000_000, 1_790_000_000_000_000)
+    pflog.write_bytes(exporters.PCAP_HEADER + exporters.pflog(attempt, BLOCK, "vlan10", "a", 4, 2, attempt.start_us))
+    return eve, pflog
+
+
+def test_files_of_several_formats_give_events_verdicts_dead_letters_and_a_summary(tmp_path: Path) -> None:
+    eve, pflog = _files(tmp_path)
+    out = tmp_path / "out"
+
+    outcome = ringfence("replay", eve, pflog, "--topology", topology_file(tmp_path), "--out", out)
+
+    summary = json.loads((out / "summary.json").read_text())
+    assert outcome.code == ExitCode.OK, outcome.err
+    assert summary["verdicts"] == {"breached": 1, "undeclared": 0, "overblocked": 0, "unproven": 1, "held": 1, "permitted": 1}
+    assert (summary["events"], summary["boundary_tests"], summary["dead"]) == (4, 4, 1)
+    assert summary["ledger"]["imbalance"] == 0
+    assert len((out / "events.jsonl").read_bytes().splitlines()) == 4
+    assert len((out / "dead.jsonl").read_bytes().splitlines()) == 1
+    assert "BREACHED users -> servers: 10.1.0.5 reached 10.2.0.9 on tcp/22" in outcome.out
+
+
+def test_a_boundary_test_says_where_when_which_who_what_and_on_which_evidence(tmp_path: Path) -> None:
+    eve, pflog = _files(tmp_path)
+    out = tmp_path / "out"
+    ringfence("replay", eve, pflog, "--topology", topology_file(tmp_path), "--out", out)
+
+    events = {json.loads(line)["event"]["id"] for line in (out / "events.jsonl").read_text().splitlines()}
+    tests = [json.loads(line) for line in (out / "boundary.jsonl").read_text().splitlines()]
+    held = next(test for test in tests if test["ringfence"]["boundary"]["verdict"] == "held")
+
+    assert held["@timestamp"] == "2026-09-21T14:13:20.000000Z"
+    assert held["ringfence"]["boundary"]["id"] == "users -> servers"
+    assert held["source"]["segment"] == {"id": "users", "name": "users", "tenant": "a"}
+    assert (held["source"]["ip"], held["destination"]["ip"], held["destination"]["port"]) == ("10.1.0.7", "10.2.0.9", 3389)
+    assert held["observer"]["ingress"]["interface"]["name"] == "vlan10"
+    assert (held["rule"]["ruleset"], held["ringfence"]["pf"]["rule"], held["ringfence"]["pf"]["subrule"]) == ("a", 4, 2)
+    assert all(evidence in events for test in tests for evidence in test["ringfence"]["evidence"]["ids"])
+    assert len({test["event"]["id"] for test in tests} | events) == len(tests) + len(events)
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
+    eve, pflog = _files(tmp_path)
+    topology = topology_file(tmp_path)
+    for name in ("one", "two"):
+        ringfence("replay", eve, pflog, "--topology", topology, "--out", tmp_path / name)
+
+    for file in ("events.jsonl", "boundary.jsonl"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_a_finished_replay_is_not_overwritten(tmp_path: Path) -> None:
+    eve, _ = _files(tmp_path)
+    topology, out = topology_file(tmp_path), tmp_path / "out"
+    ringfence("replay", eve, "--topology", topology, "--out", out)
+
+    outcome = ringfence("replay", eve, "--topology", topology, "--out", out)
+
+    assert outcome.code == ExitCode.IO
+    assert outcome.err == f"ringfence replay: {out} holds the result of a finished replay; choose another folder, or remove it\n"
+
+
+def test_a_file_of_no_known_format_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(b"\xff\xd8\xff\xe0" * 100)
+
+    outcome = ringfence("replay", path, "--topology", topology_file(tmp_path), "--out", tmp_path / "out")
+
+    assert outcome.code == ExitCode.IO
+    assert "photo.jpg is not recognised by its first bytes; name it with --format" in outcome.err
+
+
+def test_a_faulty_topology_is_a_configuration_error(tmp_path: Path) -> None:
+    eve, _ = _files(tmp_path)
+    topology = topology_file(tmp_path)
+    topology.write_text("segments: {}\nintents: [{from: a, to: b, allow: [ssh]}]\n")
+
+    outcome = ringfence("replay", eve, "--topology", topology, "--out", tmp_path / "out")
+
+    assert outcome.code == ExitCode.CONFIG
+    assert "topology.yml:2: intents[0].from: no segment is called 'a'" in outcome.err
