@@ -151,6 +151,10 @@ class Bus(Protocol):
         """Connect or create. Raises Retryable or Permanent with one clear sentence."""
         ...
 
+    async def create_topics(self) -> Sequence[str]:
+        """Make what the bus needs before its first use and does not make as it goes; returns the names made."""
+        ...
+
     async def join(self, group: str, topics: Sequence[str]) -> Mapping[str, bytes]:
         """Become the reader of `group` here and return its committed state. Called again, goes back to the last commit."""
         ...

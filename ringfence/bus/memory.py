@@ -63,6 +63,10 @@ class MemoryBus:
     async def open(self) -> None:
         """Nothing to connect to."""
 
+    async def create_topics(self) -> Sequence[str]:
+        """Nothing to make: a topic begins with its first record."""
+        return ()
+
     async def join(self, group: str, topics: Sequence[str]) -> Mapping[str, bytes]:
         """Become the reader of `group`; goes back to its last commit."""
         member = self._groups.setdefault(group, _Group())

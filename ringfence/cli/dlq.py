@@ -1,7 +1,7 @@
 """`ringfence dlq list|show|replay`: what was rejected, why, and a second try.
 
-A replay sends a frame back through the decoder of the collector that rejected it, under the id that it would have had. A
-letter that fails again stays, keeps its first cause, and is tried at most MAX_ATTEMPTS times.
+A replay sends a frame back through the decoder of the collector that rejected it, under the id that it would have had, and
+a block that could not be read back to its topic. A letter that fails again stays, keeps its first cause, and is tried at most MAX_ATTEMPTS times.
 """
 
 from __future__ import annotations
@@ -174,6 +174,12 @@ async def _replayed(loaded: Config, arguments: argparse.Namespace) -> _Outcome:
     return outcome
 
 
+def _can_be_replayed(letter: DeadLetter) -> bool:
+    """A whole frame that a decoder refused, or a whole block of the events topic that could not be read."""
+    is_block = letter.stage == "process" and letter.headers is not None
+    return (is_block or letter.stage == "collect") and letter.attempts < MAX_ATTEMPTS and letter.length == len(letter.payload)
+
+
 class _SecondTry:
     """Decodes dead letters again and makes the steps that move them on."""
 
@@ -189,12 +195,7 @@ class _SecondTry:
         back: list[Record] = []
         for _, record in records:
             letter = deadletter.decode(record)
-            if (
-                not _wanted(letter, arguments)
-                or letter.stage != "collect"
-                or letter.attempts >= MAX_ATTEMPTS
-                or letter.length > len(letter.payload)
-            ):
+            if not _wanted(letter, arguments) or not _can_be_replayed(letter):
                 outcome.kept += 1
                 back.append(record)
                 continue
@@ -220,6 +221,10 @@ class _SecondTry:
         return Step(GROUP, outputs, next_offsets(records), state)
 
     def _again(self, letter: DeadLetter) -> list[Record]:
+        """The records that the letter becomes; none when it fails again."""
+        return [Record(b"0", letter.headers, letter.payload)] if letter.headers else self._decoded(letter)
+
+    def _decoded(self, letter: DeadLetter) -> list[Record]:
         build = self._loaded.collectors.get(letter.component)
         if build is None:
             raise Permanent(

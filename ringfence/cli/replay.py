@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     if (out / SUMMARY_FILE).exists():
         raise Permanent(f"{out} holds the result of a finished replay; choose another folder, or remove it")
     config = _config(arguments, inputs, loaded, out)
-    asyncio.run(_make_topics(config))
+    asyncio.run(bus_of(config).create_topics())  # they are this replay's own
     with _progress(inputs) as on_progress:
         asyncio.run(Runtime(config, Options(one_by_one=True, on_progress=on_progress)).run())
     summary, matrix = asyncio.run(_summary(config, inputs))
@@ -145,13 +145,6 @@ def _bus_url(named: str | None, out: Path) -> str:
         own = hashlib.blake2b(str(out.absolute()).encode(), digest_size=4).hexdigest()
         return f"{named}/ringfence-replay-{own}"
     return named
-
-
-async def _make_topics(config: Config) -> None:
-    """A replay's topics on Kafka are its own, so it makes them itself."""
-    create = getattr(bus_of(config), "create_topics", None)
-    if create is not None:
-        await create()
 
 
 def _sink(kind: Any, settings: dict[str, Any], name: str, loaded: Topology) -> Callable[[], Any]:
