@@ -1,0 +1,114 @@
+"""Newline framing: text logs and JSON lines. A frame is a line with its newline; the last one may lack it.
+
+A line that is longer than `max_bytes` would need unbounded memory, so it is handed over in pieces: each but the last is
+`max_bytes` + 1 bytes long, and the last one has at least as many, never twice as many. So every byte of the line keeps
+its place in the stream, at most 2 * (`max_bytes` + 1) bytes are held, and each piece is longer than any good line: a
+decoder rejects it by its size alone, even one that starts reading in the middle of the line after a restart, and no
+piece can pass for a record. `Continuations` tells the pieces after the first from new lines, so that one line is one
+Problem.
+
+Sample: `one line\n` `another line\n` `the last line, not ended`
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ringfence.batch import Frames
+
+MAX_LINE_BYTES = 256 * 1024  # reliability.md B, syslog and JSON lines
+MAX_STREAMS = 1024  # connections of one listener (reliability.md B)
+
+Boundaries = npt.NDArray[np.int64]
+NO_FRAMES: Boundaries = np.zeros(1, np.int64)
+_NEWLINE = 10
+
+
+def pieces(start: int, end: int, piece_bytes: int, available: int) -> Boundaries:
+    """Where an over-long frame is cut: every `piece_bytes`, but so that its last piece is no shorter than that.
+
+    `end` may lie beyond the bytes that are `available`; no cut does.
+    """
+    return np.arange(start + piece_bytes, min(end - piece_bytes, available) + 1, piece_bytes, dtype=np.int64)
+
+
+class LineFramer:
+    """Cuts at newlines, found by numpy; no work per line."""
+
+    head_bytes = 0
+
+    def __init__(self, max_bytes: int = MAX_LINE_BYTES) -> None:
+        self._piece = max_bytes + 1
+        self._rest = bytearray()
+
+    @property
+    def pending(self) -> int:
+        """Bytes taken that are not part of a returned frame yet."""
+        return len(self._rest)
+
+    def cut(self, data: bytes) -> tuple[bytes, Boundaries]:
+        """Take the next bytes; return the lines that are complete, and the pieces of one that is too long to wait for."""
+        held = len(self._rest)
+        end = data.rfind(b"\n") + 1
+        if not end and held + len(data) < 2 * self._piece:
+            self._rest += data
+            return b"", NO_FRAMES
+        if held:
+            data = bytes(self._rest) + data
+            end = end and end + held
+        bounds = self._bounds(data, end)
+        end = int(bounds[-1])
+        self._rest = bytearray(data[end:])
+        return data[:end], bounds
+
+    def finish(self) -> tuple[bytes, Boundaries]:
+        """Return the last line if it has no newline."""
+        rest, self._rest = bytes(self._rest), bytearray()
+        return rest, np.array([0, len(rest)], np.int64) if rest else NO_FRAMES
+
+    def _bounds(self, data: bytes, end: int) -> Boundaries:
+        newlines = np.flatnonzero(np.frombuffer(data, np.uint8, end) == _NEWLINE)
+        bounds = np.empty(len(newlines) + 1, np.int64)
+        bounds[0] = 0
+        np.add(newlines, 1, out=bounds[1:])
+        sizes = np.diff(bounds, append=len(data))
+        if sizes.max() < 2 * self._piece:
+            return bounds
+        long = np.flatnonzero(sizes >= 2 * self._piece)
+        cuts = [pieces(int(bounds[line]), int(bounds[line] + sizes[line]), self._piece, len(data)) for line in long]
+        return np.sort(np.concatenate([bounds, *cuts]))
+
+
+class Continuations:
+    """Tells which frames go on with an over-long line that an earlier frame of the same stream began.
+
+    A stream is forgotten when MAX_STREAMS others are inside such a line too: the rest of its line counts as a new one,
+    and is as surely too long.
+    """
+
+    def __init__(self, max_bytes: int = MAX_LINE_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._inside: dict[int, None] = {}
+
+    def of(self, frames: Frames) -> frozenset[int]:
+        """The rows of such frames. To be asked for each block of the stream, in order."""
+        sizes = np.diff(frames.offsets)
+        if not self._inside and not (sizes > self._max_bytes).any():
+            return frozenset()
+        found = []
+        for row, size in enumerate(sizes.tolist()):
+            stream = frames.sources[frames.source[row]].identity
+            began_before = stream in self._inside
+            self._inside.pop(stream, None)
+            if size > self._max_bytes:
+                if began_before:
+                    found.append(row)
+                if frames.data[frames.offsets[row + 1] - 1] != _NEWLINE:
+                    self._remember(stream)
+        return frozenset(found)
+
+    def _remember(self, stream: int) -> None:
+        if len(self._inside) >= MAX_STREAMS:
+            del self._inside[next(iter(self._inside))]
+        self._inside[stream] = None

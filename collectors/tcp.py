@@ -1,0 +1,222 @@
+"""Shell that accepts TCP connections and cuts each stream with a framer of its own (RFC 6587 for syslog).
+
+Frames of all connections queue up, bounded by bytes; while the queue is full no socket is read, so that TCP pushes the
+senders back. Connections beyond a cap are closed at once and counted as shed `connections_refused`. A connection that is
+silent for `idle_secs` is closed; what it left unfinished is delivered as its last frame, as it is when the peer closes.
+
+Source: `name` is the peer's address without its port, `identity` a hash of the listener, a random boot id and a counter
+of connections, and the position the byte offset in the connection's stream. Nothing can be read again, so saved
+positions are empty, and what is queued at close() is lost: TCP does not tell its sender. Not supported: TLS (RFC 5425).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from socket import gaierror
+
+import numpy as np
+import numpy.typing as npt
+
+from collectors.udp import boot_identity
+from ringfence.addresses import HostPort
+from ringfence.batch import Frames, Source
+from ringfence.component import Delivery, Framer
+from ringfence.errors import Permanent
+
+# reliability.md B, many connections
+MAX_CONNECTIONS = 1024
+MAX_CONNECTIONS_PER_PEER = 64
+IDLE_SECS = 300.0
+MAX_PENDING_BYTES = 1 << 20
+MAX_QUEUED_BYTES = 64 << 20
+
+MAX_DELIVERY_BYTES = 4 << 20
+MAX_DELIVERY_CHUNKS = 1024  # also bounds the sources of a delivery
+_READ_BYTES = 64 * 1024
+_CHUNK_OVERHEAD_BYTES = 512  # what a queued chunk costs beside its bytes, so that many tiny ones are bounded too
+_MAPPED = "::ffff:"
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Frames of one connection, as one read gave them."""
+
+    source: Source
+    data: bytes
+    offsets: npt.NDArray[np.int64]
+    start: int
+    received_us: int
+
+    @property
+    def cost_bytes(self) -> int:
+        return len(self.data) + self.offsets.nbytes + _CHUNK_OVERHEAD_BYTES
+
+
+class TcpShell:
+    """Listens on one TCP port. Port 0 takes any free one, which `port` tells after open()."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        framer: Callable[[], Framer],
+        max_connections: int = MAX_CONNECTIONS,
+        max_connections_per_peer: int = MAX_CONNECTIONS_PER_PEER,
+        idle_secs: float = IDLE_SECS,
+        max_pending_bytes: int = MAX_PENDING_BYTES,
+        max_queued_bytes: int = MAX_QUEUED_BYTES,
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._framer = framer
+        self._max_connections = max_connections
+        self._max_connections_per_peer = max_connections_per_peer
+        self._idle_secs = idle_secs
+        self._max_pending_bytes = max_pending_bytes
+        self._max_queued_bytes = max_queued_bytes
+        self._server: asyncio.Server | None = None
+        self._identity = 0
+        self._accepted = 0
+        self._refused = 0
+        self._peers: Counter[str] = Counter()
+        self._writers: dict[asyncio.StreamWriter, asyncio.Event] = {}
+        self._queue: deque[_Chunk] = deque()
+        self._queued_bytes = 0
+        self._filled = asyncio.Event()
+        self._emptied = asyncio.Event()
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return self._port if self._server is None else int(self._server.sockets[0].getsockname()[1])
+
+    async def open(self, position: bytes) -> None:
+        """Listen; there is nothing to go back to. Raises Permanent when the address cannot be had."""
+        await self.close()
+        try:
+            self._server = await asyncio.start_server(self._serve, self._host, self._port)
+        except OSError as error:
+            reason = error.strerror if isinstance(error, gaierror) else os.strerror(error.errno or 0)
+            raise Permanent(f"tcp {HostPort(self._host, self._port)} cannot be bound: {reason}") from None
+        self._identity = boot_identity("tcp", self._host, self.port)
+        self._accepted = self._refused = 0
+
+    async def read(self) -> Delivery:
+        """Return what is queued, waiting for at least one frame or a refused connection."""
+        await self._filled.wait()
+        chunks: list[_Chunk] = []
+        size = 0
+        while self._queue and size < MAX_DELIVERY_BYTES and len(chunks) < MAX_DELIVERY_CHUNKS:
+            chunks.append(self._queue.popleft())
+            size += len(chunks[-1].data)
+        self._queued_bytes -= sum(chunk.cost_bytes for chunk in chunks)
+        self._emptied.set()
+        if not self._queue:
+            self._filled.clear()
+        shed: Mapping[str, int] = {"connections_refused": self._refused} if self._refused else {}
+        self._refused = 0
+        return Delivery(_joined(chunks), b"", shed)
+
+    async def close(self) -> None:
+        """Stop listening, end all connections and forget what is queued."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.close()
+        ended = list(self._writers.values())
+        for writer in self._writers:
+            writer.transport.abort()
+        self._emptied.set()
+        for event in ended:
+            await event.wait()
+        await server.wait_closed()
+        self._queue.clear()
+        self._queued_bytes = 0
+        self._filled.clear()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = str(writer.get_extra_info("peername", ("unknown",))[0]).removeprefix(_MAPPED)
+        if self._server is None or not self._has_room_for(peer):
+            self._refused += 1
+            self._filled.set()
+            writer.transport.abort()
+            return
+        self._accepted += 1
+        self._peers[peer] += 1
+        ended = self._writers[writer] = asyncio.Event()
+        try:
+            await self._receive(reader, Source(peer, self._connection_identity()))
+        finally:
+            writer.transport.abort()
+            del self._writers[writer]
+            self._peers[peer] -= 1
+            if not self._peers[peer]:
+                del self._peers[peer]
+            ended.set()
+
+    def _has_room_for(self, peer: str) -> bool:
+        return len(self._writers) < self._max_connections and self._peers[peer] < self._max_connections_per_peer
+
+    def _connection_identity(self) -> int:
+        name = self._identity.to_bytes(8, "big") + self._accepted.to_bytes(8, "big")
+        return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")
+
+    async def _receive(self, reader: asyncio.StreamReader, source: Source) -> None:
+        """Queue the frames of one connection until it ends, stays silent, or holds too much for one frame."""
+        framer = self._framer()
+        start = 0
+        while framer.pending <= self._max_pending_bytes:
+            data = await self._received(reader)
+            if not data:
+                break
+            start += await self._enqueue(source, framer.cut(data), start)
+        await self._enqueue(source, framer.finish(), start)
+
+    async def _received(self, reader: asyncio.StreamReader) -> bytes:
+        """The next bytes; none when the connection has ended, was lost, or is idle."""
+        try:
+            async with asyncio.timeout(self._idle_secs):
+                return await reader.read(_READ_BYTES)
+        except OSError:  # includes TimeoutError
+            return b""
+
+    async def _enqueue(self, source: Source, cut: tuple[bytes, npt.NDArray[np.int64]], start: int) -> int:
+        """Wait for room in the queue and add frames; returns their length."""
+        data, offsets = cut
+        if len(offsets) > 1:
+            received_us = time.time_ns() // 1000
+            while self._queued_bytes >= self._max_queued_bytes and self._server is not None:
+                self._emptied.clear()
+                await self._emptied.wait()
+            chunk = _Chunk(source, data, offsets, start, received_us)
+            self._queue.append(chunk)
+            self._queued_bytes += chunk.cost_bytes
+            self._filled.set()
+        return len(data)
+
+
+def _joined(chunks: list[_Chunk]) -> Frames:
+    """One Frames of many chunks; each connection is one source."""
+    index: dict[Source, int] = {}
+    for chunk in chunks:
+        index.setdefault(chunk.source, len(index))
+    counts = [len(chunk.offsets) - 1 for chunk in chunks]
+    sizes = [np.diff(chunk.offsets) for chunk in chunks]
+    offsets = np.zeros(sum(counts) + 1, np.int64)
+    positions = [(chunk.offsets[:-1] + chunk.start).astype(np.uint64) for chunk in chunks]
+    if chunks:
+        np.cumsum(np.concatenate(sizes), out=offsets[1:])
+    return Frames(
+        b"".join(chunk.data for chunk in chunks),
+        offsets,
+        np.repeat(np.array([chunk.received_us for chunk in chunks], np.int64), counts),
+        np.repeat(np.array([index[chunk.source] for chunk in chunks], np.uint16), counts),
+        tuple(index),
+        np.concatenate(positions) if positions else np.zeros(0, np.uint64),
+    )
