@@ -69,6 +69,8 @@ _RECORD = np.dtype(
 class NetflowFramer:
     """Cuts a file of version 5 datagrams by the record count in each header."""
 
+    head_bytes = 0
+
     def __init__(self) -> None:
         self._rest = b""
         self._uncut = False
@@ -404,7 +406,7 @@ def recognise(start: bytes) -> bool:
     return len(start) >= HEADER_BYTES and start[:2] == b"\0\5" and 1 <= int.from_bytes(start[2:4], "big") <= MAX_RECORDS
 
 
-def _decoder() -> Decoder:
+def _decoder(year: int) -> Decoder:
     return NetflowDecoder()
 
 

@@ -632,7 +632,7 @@ def recognise(start: bytes) -> bool:
     return isinstance(capture, Capture) and capture.linktype == DLT_PFLOG
 
 
-def _decoder() -> Decoder:
+def _decoder(year: int) -> Decoder:
     return PflogDecoder()
 
 
@@ -642,7 +642,7 @@ class PflogKind:
     settings: type[BaseModel] = PflogConfig
     promise = "every complete record once, across restarts and rotation by rename"
     status: Status = "experimental"
-    sample = 'firewall: {type: pflog, path: /var/log/pflog, observer: fw1}'
+    sample = "firewall: {type: pflog, path: /var/log/pflog, observer: fw1}"
     formats: Sequence[Format] = (
         Format("pflog", "pcap files of pflogd(8), OpenBSD header", PcapFramer, _decoder, recognise, "pf"),
     )

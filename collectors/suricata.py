@@ -9,6 +9,7 @@ Sample: {"timestamp":"2026-11-25T07:44:23.123456+0000","event_type":"flow","src_
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal
@@ -19,7 +20,7 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from collectors.lines import LineFramer
+from collectors.lines import MAX_LINE_BYTES, Continuations, LineFramer
 from collectors.tail import TailShell
 from ringfence import timestamps
 from ringfence.addresses import AddressCache
@@ -88,11 +89,13 @@ class SuricataDecoder:
         self._observer = observer
         self._keep_original = keep_original
         self._addresses = AddressCache()
+        self._continuations = Continuations()
         self._known, self._any, self._types = _decoders()
 
     def feed(self, frames: Frames) -> Decoded:
         """Decode all lines; each is one row, one Problem or blank."""
         run = _Run(frames)
+        self._leave_out_long_lines(run)
         for start in range(0, len(run.lines), CHUNK_LINES):
             self._chunk(run, start)
         parts: dict[EventClass, list[pl.DataFrame]] = {}
@@ -104,7 +107,19 @@ class SuricataDecoder:
                 run.taken += frame.height
         rows = {event_class: together(frames) for event_class, frames in parts.items()}
         problems = sorted(run.problems, key=lambda problem: problem.row or 0)
-        return Decoded(rows, run.taken, problems, {"blank": run.blank} if run.blank else {})
+        return Decoded(rows, run.taken, problems, +run.filtered)
+
+    def _leave_out_long_lines(self, run: _Run) -> None:
+        """A piece of an over-long line must not be read, for it could pass for a record; the first one is the Problem."""
+        rests = self._continuations.of(run.frames)
+        for row in np.flatnonzero(np.diff(run.frames.offsets) > MAX_LINE_BYTES).tolist():
+            if row in rests:
+                run.filtered["too_large_rest"] += 1
+            else:
+                detail = f"the line is longer than {MAX_LINE_BYTES} bytes"
+                run.refuse(ProblemCode.TOO_LARGE, detail, row, run.lines[row], MAX_LINE_BYTES, None)
+            run.lines[row] = b""
+            run.left_out.add(row)
 
     def _chunk(self, run: _Run, start: int) -> None:
         """Decode some lines and copy their fields into lists, while the Structs are in the cache."""
@@ -131,7 +146,7 @@ class SuricataDecoder:
     def _second_look(self, run: _Run, line: bytes, row: int) -> Any:
         """An unknown event type is no fault: read what every event has. Anything else is refused with its place."""
         if not line.strip():
-            run.blank += 1
+            run.filtered["blank"] += row not in run.left_out
             return None
         code, detail, offset, path = explain(self._known, line)
         if path == "$.event_type" and code is ProblemCode.WRONG_TYPE:
@@ -244,7 +259,8 @@ class _Run:
         self.identities = np.array([source.identity for source in frames.sources], np.uint64)
         self.problems: list[Problem] = []
         self.taken = 0
-        self.blank = 0
+        self.filtered: Counter[str] = Counter()
+        self.left_out: set[int] = set()
         self.is_utf8 = _is_utf8(frames.data)
 
     def refuse(self, code: ProblemCode, detail: str, row: int, line: bytes, offset: int, path: str | None) -> None:
@@ -370,8 +386,10 @@ class SuricataKind:
     settings = Settings
     promise = "every complete line once, across restarts and rotation by rename"
     status: Status = "experimental"
-    sample = 'ids: {type: suricata, path: /var/log/suricata/eve.json, observer: ids1}'
-    formats = (Format("eve", "Suricata EVE JSON lines", LineFramer, SuricataDecoder, _looks_like_eve, "suricata"),)
+    sample = "ids: {type: suricata, path: /var/log/suricata/eve.json, observer: ids1}"
+    formats = (
+        Format("eve", "Suricata EVE JSON lines", LineFramer, lambda year: SuricataDecoder(), _looks_like_eve, "suricata"),
+    )
 
     def build(self, settings: Settings, context: BuildContext) -> Collector:
         """An EVE file through the tail shell."""

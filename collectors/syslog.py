@@ -662,7 +662,7 @@ class SyslogKind:
             "syslog",
             "syslog of RFC 5424 and RFC 3164, one message a line or octet counted",
             SyslogFramer,
-            SyslogDecoder,
+            lambda year: SyslogDecoder(year=year),
             recognise,
             "syslog",
         ),

@@ -54,12 +54,15 @@ class Framer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format that `ringfence decode` and `ringfence replay` read from a file by name, or recognise by its first bytes."""
+    """A format that `ringfence decode` and `ringfence replay` read from a file by name, or recognise by its first bytes.
+
+    `decoder` is given the year of the file's last change, for records whose times lack the year.
+    """
 
     name: str
     meaning: str
     framer: Callable[[], Framer]
-    decoder: Callable[[], Decoder]
+    decoder: Callable[[int], Decoder]
     recognise: Callable[[bytes], bool]
     module: str
 

@@ -8,6 +8,7 @@ once each.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import repeat
@@ -26,6 +27,8 @@ from ringfence.topology import PROTOCOLS
 ECS_VERSION = "9.4.0"
 
 _ENCODER = msgspec.json.Encoder()
+# C1 controls (ECMA-48), zero-width and bidirectional marks, line and paragraph separators; JSON itself escapes C0
+_INVISIBLE = re.compile("[\\x80-\\x9f\\u061c\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff]")
 _CATEGORY: Mapping[EventClass, tuple[str, ...]] = {
     EventClass.ALERT: ("network", "intrusion_detection"),
     EventClass.AUTH: ("authentication",),
@@ -64,7 +67,13 @@ def render(batch: Batch, hide: frozenset[str] = frozenset()) -> Iterator[bytes]:
     for start in range(0, batch.frame.height, CHUNK_ROWS):
         count = min(CHUNK_ROWS, batch.frame.height - start)
         rows = assemble({path: leaf(start, count) for path, leaf in leaves.items()})
-        yield _ENCODER.encode_lines(list(rows))
+        lines = _ENCODER.encode_lines(list(rows))
+        yield lines if lines.isascii() else _harmless(lines)
+
+
+def _harmless(lines: bytes) -> bytes:
+    """The same JSON with invisible and direction-changing characters escaped, since people look at it on terminals."""
+    return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", lines.decode()).encode()
 
 
 def _always_there(frame: pl.DataFrame, paths: Iterable[str]) -> frozenset[str]:

@@ -15,9 +15,9 @@ import msgspec
 
 from ringfence.batch import ProblemCode
 
-MAX_LINE_BYTES = 256 * 1024
 REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for a bad line: invalid UTF-8 in a text that it builds is a UnicodeDecodeError, deep nesting a RecursionError."""
+MAX_LINE_BYTES = 256 * 1024
 _BYTE = re.compile(r"\(byte (\d+)\)")
 _PATH = re.compile(r" - at `?(?:key in )?(\$[^`]*)`?$")
 _SURROGATE = re.compile(rb"(?<!\\)(?:\\\\)*(\\u[dD][89abAB][0-9a-fA-F]{2})(?!\\u[dD][c-fC-F])")

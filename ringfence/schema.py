@@ -91,7 +91,13 @@ COLUMNS: tuple[Column, ...] = (
         eve="timestamp",
         render="time",
     ),
-    Column("event.created", _INT, _EVENTS | {_DEAD}, "When the collector received it (sockets only).", render="time"),
+    Column(
+        "event.created",
+        _INT,
+        _EVENTS | {_DEAD},
+        "When the collector received it; absent for files that are read once.",
+        render="time",
+    ),
     Column(
         "ringfence.event.source", _U64, _EVERY, "Upper half of event.id: the stream that the row came from.", render="event_id"
     ),

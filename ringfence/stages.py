@@ -22,7 +22,7 @@ from ringfence.batch import Batch, EventClass, Micros, Position, Problem, Proble
 from ringfence.batching import Batcher, Batching
 from ringfence.clock import Clock
 from ringfence.codec import BadBlock, time_span
-from ringfence.component import Bus, Collector, Delivery, Processor, Sink
+from ringfence.component import Bus, Collector, Delivery, Processor, Shell, Sink
 from ringfence.deadletter import DeadLetter
 from ringfence.errors import EndOfInput, Fenced, Retryable
 from ringfence.ledger import LEDGER_STATE, Counts, topics_read
@@ -39,6 +39,9 @@ IDLE_SECS = 0.5
 LAST_SECS = 0.05
 """How long a read waits when nothing more is written, before it is asked whether anything is left at all."""
 MAX_LETTERS_PER_STEP = 50_000
+DRAIN_SECS = 2.0
+SILENCE_SECS = 0.05
+"""A stopping collector has nothing more to take when a read waits this long."""
 
 _log = logging.getLogger(__name__)
 _CRASHES = (Exception, pl.exceptions.PanicException)
@@ -117,6 +120,8 @@ class CollectStage:
                     self._on_progress(self._name, len(delivery.frames.data))
                 if run.due(self._clock.monotonic()):
                     await self._flush(run)
+            if stopping.event.is_set():
+                reading = await self._drain(run, reading or asyncio.ensure_future(shell.read()), shell)
             await self._flush(run)
         finally:
             if reading is not None:
@@ -124,6 +129,19 @@ class CollectStage:
                 with suppress(asyncio.CancelledError, EndOfInput, Retryable):
                     await reading
             await shell.close()
+
+    async def _drain(self, run: _Collecting, reading: asyncio.Task[Delivery], shell: Shell) -> asyncio.Task[Delivery] | None:
+        """Take what has arrived already (datagrams in the kernel, frames in a queue), for DRAIN_SECS at most."""
+        until = self._clock.monotonic() + DRAIN_SECS
+        while self._clock.monotonic() < until:
+            await asyncio.wait((reading,), timeout=SILENCE_SECS)
+            if not reading.done():
+                break
+            if reading.exception() is not None:
+                return None
+            run.take(reading.result(), self._clock)
+            reading = asyncio.ensure_future(shell.read())
+        return reading
 
     async def _reopen(self, close: Callable[[], object], error: Retryable) -> None:
         _log.warning("collector %s is opened again: %s", self._name, error)

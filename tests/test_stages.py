@@ -206,7 +206,7 @@ def test_a_fenced_collector_starts_again_from_its_last_commit(tmp_path: Path) ->
             raise Fenced("another process took over")
         await original(step)  # type: ignore[arg-type]
 
-    chain.engine.commit = commit  # type: ignore[method-assign, assignment]
+    chain.engine.commit = commit  # type: ignore[method-assign]
     chain.run()
 
     assert chain.shell.opened_at == [0, 1]

@@ -15,7 +15,7 @@ import numpy as np
 
 from ringfence import documents, registry, schema
 from ringfence.batch import Batch, Decoded, Frames, Header, Problem, Source
-from ringfence.cli.options import Subparsers
+from ringfence.cli.options import Subparsers, add_year, year_of
 from ringfence.component import Format
 from ringfence.errors import ExitCode, Permanent
 from ringfence.files import identity_of
@@ -38,6 +38,7 @@ def add(verbs: Subparsers) -> None:
     )
     verb.add_argument("format", choices=sorted(known), metavar="FORMAT", help=f"one of {', '.join(sorted(known))}")
     verb.add_argument("file", metavar="FILE", help="a file, or - for standard input")
+    add_year(verb)
     verb.set_defaults(run=run)
 
 
@@ -45,19 +46,19 @@ def run(arguments: argparse.Namespace) -> int:
     """Decode and print."""
     chosen = registry.formats()[arguments.format]
     if arguments.file == "-":
-        found = show(chosen, sys.stdin.buffer, "-")
+        found = show(chosen, sys.stdin.buffer, "-", year_of(sys.stdin.buffer, arguments.year))
     else:
         try:
             with Path(arguments.file).open("rb") as stream:
-                found = show(chosen, stream, arguments.file)
+                found = show(chosen, stream, arguments.file, year_of(stream, arguments.year))
         except OSError as error:
             raise Permanent(f"{arguments.file} cannot be read: {error.strerror}") from None
     return ExitCode.FOUND if found else ExitCode.OK
 
 
-def show(chosen: Format, stream: BinaryIO, name: str) -> int:
+def show(chosen: Format, stream: BinaryIO, name: str, year: int) -> int:
     """Print every row and every problem; returns how many problems there were."""
-    decoder = chosen.decoder()
+    decoder = chosen.decoder(year)
     problems = rows = 0
     for frames in frames_in(chosen, stream, name):
         decoded = decoder.feed(frames)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from ringfence.config import DEFAULT_FILE
 from ringfence.telemetry import printable
@@ -24,6 +26,18 @@ def add_config(verb: argparse.ArgumentParser, positional: bool = True) -> None:
         )
     else:
         verb.add_argument("--config", type=Path, default=DEFAULT_FILE, help=f"configuration file (default: {DEFAULT_FILE})")
+
+
+def add_year(verb: argparse.ArgumentParser) -> None:
+    """The year of times that lack one."""
+    verb.add_argument(
+        "--year", type=int, help="year of times without one, as in RFC 3164 (default: the year the file was last changed)"
+    )
+
+
+def year_of(stream: BinaryIO, named: int | None) -> int:
+    """The year that was named, else that of the last change of a file; of a pipe, this year."""
+    return named or datetime.fromtimestamp(os.fstat(stream.fileno()).st_mtime, UTC).year
 
 
 def say(text: str) -> None:

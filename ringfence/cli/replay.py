@@ -25,7 +25,7 @@ from ringfence import bus, registry, topology
 from ringfence.batching import Batching
 from ringfence.bus import BusSettings
 from ringfence.cli import ledger as ledger_verb
-from ringfence.cli.options import Subparsers
+from ringfence.cli.options import Subparsers, add_year, year_of
 from ringfence.component import BuildContext, Collector, Format
 from ringfence.config import Config
 from ringfence.errors import ExitCode, Permanent
@@ -58,6 +58,7 @@ def add(verbs: Subparsers) -> None:
         "--out", type=Path, required=True, metavar="DIR", help="folder for the results; made when it is not there"
     )
     verb.add_argument("--format", choices=sorted(registry.formats()), help="format of all files")
+    add_year(verb)
     verb.add_argument("--bus", default=None, metavar="URL", help="bus to run on (default: an embedded one in DIR)")
     verb.add_argument(
         "--original",
@@ -73,17 +74,18 @@ def add(verbs: Subparsers) -> None:
 class _Input:
     path: Path
     format: Format
+    year: int
 
     def collector(self) -> Collector:
         """A collector that reads the file to its end."""
         shell = registry.load("shells", "tail")(self.path, self.format.framer, False)
-        return Collector(self.format.module, shell, self.format.decoder())
+        return Collector(self.format.module, shell, self.format.decoder(self.year))
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Replay, and leave the results."""
     loaded = topology.load(arguments.topology)
-    inputs = [_Input(path, _format_of(path, arguments.format)) for path in arguments.files]
+    inputs = [_input(path, arguments) for path in arguments.files]
     out: Path = arguments.out
     if (out / SUMMARY_FILE).exists():
         raise Permanent(f"{out} holds the result of a finished replay; choose another folder, or remove it")
@@ -103,20 +105,19 @@ def run(arguments: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def _format_of(path: Path, named: str | None) -> Format:
+def _input(path: Path, arguments: argparse.Namespace) -> _Input:
     try:
         with path.open("rb") as stream:
-            first = stream.read(_RECOGNISE_BYTES)
+            first, year = stream.read(_RECOGNISE_BYTES), year_of(stream, arguments.year)
     except OSError as error:
         raise Permanent(f"{path} cannot be read: {error.strerror}") from None
-    if named is not None:
-        return registry.formats()[named]
-    found = registry.recognise(first)
+    known = registry.formats()
+    found = known[arguments.format] if arguments.format else registry.recognise(first)
     if found is None:
         raise Permanent(
-            f"the format of {path} is not recognised by its first bytes; name it with --format ({', '.join(sorted(registry.formats()))})"
+            f"the format of {path} is not recognised by its first bytes; name it with --format ({', '.join(sorted(known))})"
         )
-    return found
+    return _Input(path, found, year)
 
 
 def _config(arguments: argparse.Namespace, inputs: Sequence[_Input], loaded: Topology, out: Path) -> Config:

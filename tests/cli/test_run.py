@@ -77,9 +77,12 @@ def test_sigterm_delivers_what_was_taken_and_ends_well(tmp_path: Path) -> None:
 def test_stages_work_as_separate_processes_on_the_embedded_bus(tmp_path: Path) -> None:
     config = _config(tmp_path)
     (tmp_path / "eve.json").write_bytes(flow(1) + flow(2, port=22))
-    with _running("run", config, "--stage", "sink") as sink, _running("run", config, "--stage", "process"):
-        with _running("run", config, "--stage", "collect"):
-            _wait_for_lines(tmp_path / "out/boundary.jsonl", 2, sink)
+    with (
+        _running("run", config, "--stage", "sink") as sink,
+        _running("run", config, "--stage", "process"),
+        _running("run", config, "--stage", "collect"),
+    ):
+        _wait_for_lines(tmp_path / "out/boundary.jsonl", 2, sink)
 
     verdicts = [json.loads(line)["ringfence"]["boundary"]["verdict"] for line in (tmp_path / "out/boundary.jsonl").read_text().splitlines()]
     assert verdicts == ["permitted", "breached"]

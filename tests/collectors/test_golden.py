@@ -15,6 +15,8 @@ from ringfence.component import Format
 from ringfence.files import identity_of
 
 CASES = Path(__file__).parent / "cases"
+YEAR = 2026
+"""Of times that lack one."""
 FOLDERS = sorted(path for path in CASES.glob("*/*") if path.is_dir())
 
 
@@ -26,7 +28,7 @@ def _input(folder: Path) -> Path:
 
 def _decoded(chosen: Format, data: bytes) -> list[str]:
     """One JSON line per row in stream order, then one per problem, then the counters."""
-    framer, decoder = chosen.framer(), chosen.decoder()
+    framer, decoder = chosen.framer(), chosen.decoder(YEAR)
     source = Source("input", identity_of(data, 0))
     lines: list[str] = []
     problems: list[str] = []
