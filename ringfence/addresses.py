@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,17 +22,15 @@ from pydantic_core import core_schema
 MAX_CACHED = 65_536
 
 
-class HostPort(str):
-    """`host:port` or `[v6]:port`, as in a `listen` option. Compares and prints as that text."""
+@dataclass(frozen=True, slots=True)
+class HostPort:
+    """`host:port` or `[v6]:port`, as in a `listen` option."""
 
     host: str
     port: int
 
-    def __new__(cls, host: str, port: int) -> HostPort:
-        """Join a host and a port."""
-        made = super().__new__(cls, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-        made.host, made.port = host, port
-        return made
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @classmethod
     def parse(cls, value: object) -> HostPort:
@@ -44,7 +43,9 @@ class HostPort(str):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         """Accept HostPort itself or its text."""
-        return core_schema.no_info_plain_validator_function(lambda value: value if isinstance(value, cls) else cls.parse(value))
+        return core_schema.no_info_plain_validator_function(
+            lambda value: value if isinstance(value, cls) else cls.parse(value), json_schema_input_schema=core_schema.str_schema()
+        )
 
 
 _HOST_PORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>\d{1,5})")
