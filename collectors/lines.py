@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from ringfence.batch import Frames
 
-MAX_LINE_BYTES = 256 * 1024  # reliability.md B, syslog and JSON lines
-MAX_STREAMS = 1024  # connections of one listener (reliability.md B)
+MAX_LINE_BYTES = 256 * 1024  # far above what syslog and EVE write, low enough to hold one per connection
+MAX_STREAMS = 1024  # connections of one listener
 
 Boundaries = npt.NDArray[np.int64]
 NO_FRAMES: Boundaries = np.zeros(1, np.int64)

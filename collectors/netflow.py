@@ -4,7 +4,7 @@ Spec: Cisco, "NetFlow Export Datagram Format", tables B-3 (header, 24 bytes) and
 version 9 (RFC 3954), IPFIX (RFC 7011) and versions 1, 7 and 8, which are rejected by name; next hop and prefix lengths
 are not kept; ports of other protocols than TCP, UDP and SCTP.
 
-Records of many datagrams are decoded as one numpy array (performance.md section 2); only headers are looked at one by one,
+Records of many datagrams are decoded as one numpy array; only headers are looked at one by one,
 to follow the sequence numbers. A file has nothing that marks a datagram: what is no version 5 cannot be cut, and all
 that follows comes in frames of UNCUT_BYTES, the last one shorter, for the decoder to reject.
 
@@ -34,7 +34,7 @@ from ringfence.schema import build_frame
 VERSION = 5
 HEADER_BYTES, RECORD_BYTES = 24, 48  # tables B-3 and B-4
 MAX_RECORDS = 30  # table B-3, count: 1-30
-UNCUT_BYTES = 64 * 1024  # what a dead letter holds of a frame (reliability.md E12)
+UNCUT_BYTES = 64 * 1024  # what a dead letter holds of a frame
 DEFAULT_PORT = 2055  # softflowd(8), nfcapd(1)
 RECEIVE_BUFFER_BYTES = 8 << 20  # 5,500 full datagrams: half a second at 300,000 flows/s
 MAX_EXPORTERS = 10_000  # (stream, exporter, engine); the one that was quiet longest is forgotten first

@@ -27,7 +27,7 @@ from ringfence.batch import ProblemCode
 FILE_HEADER_BYTES = 24
 RECORD_HEADER_BYTES = 16
 MAX_PACKET_BYTES = 256 * 1024  # MAXIMUM_SNAPLEN of libpcap, pcap-int.h
-UNCUT_BYTES = 64 * 1024  # what a dead letter holds of a frame (reliability.md E12)
+UNCUT_BYTES = 64 * 1024  # what a dead letter holds of a frame
 
 Order = Literal["<", ">"]
 

@@ -29,7 +29,7 @@ from ringfence.batch import Frames, Source
 from ringfence.component import Delivery, Framer
 from ringfence.errors import Permanent
 
-# reliability.md B, many connections
+# bounds against many and slow connections
 MAX_CONNECTIONS = 1024
 MAX_CONNECTIONS_PER_PEER = 64
 IDLE_SECS = 300.0

@@ -29,7 +29,7 @@ from ringfence.component import Delivery
 from ringfence.errors import Permanent
 
 RECEIVE_BUFFER_BYTES = 16 << 20
-MAX_DATAGRAMS = 1024  # a numpy decoder gains little from more (performance.md section 2)
+MAX_DATAGRAMS = 1024  # a numpy decoder gains little from more
 MAX_SOURCES = 65_535  # what an index of 16 bits can tell apart
 MAX_DATAGRAM_BYTES = 65_535  # RFC 768: the length field has 16 bits
 

@@ -1,4 +1,4 @@
-"""Judges every crossing between two segments: intent against outcome gives the verdict (DESIGN section 2).
+"""Judges every crossing between two segments: intent against outcome gives the verdict.
 
 A row of class pf, flow, dns, http, tls, ssh or alert whose ends lie in two segments is one boundary test. Its outcome
 is read from what that kind of sensor can prove:
@@ -63,7 +63,7 @@ _VERDICT_TABLE = np.array(
     np.int8,
 )
 _COPIED = (
-    "@timestamp", "observer.name", "network.iana_number", "network.protocol", "network.community_id", "network.vlan.id",
+    "@timestamp", "observer.name", "network.iana_number", "network.protocol", "network.community_id", "network.vlan.id", "network.inner.vlan.id",
     "ringfence.vxlan.vni", "observer.ingress.interface.name", "observer.egress.interface.name",
     "observer.ingress.interface.id", "observer.egress.interface.id", "ringfence.pf.action", "ringfence.pf.reason",
     "ringfence.pf.direction", "ringfence.pf.rule", "ringfence.pf.subrule", "rule.ruleset", "rule.id",

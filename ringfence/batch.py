@@ -21,7 +21,7 @@ Micros = NewType("Micros", int)
 
 
 class EventClass(StrEnum):
-    """What a row is about; a Batch holds rows of one class (DESIGN section 4.1). `boundary` and `dead` are made inside."""
+    """What a row is about; a Batch holds rows of one class. `boundary` and `dead` are made inside."""
 
     PF = "pf"
     FLOW = "flow"

@@ -1,7 +1,7 @@
 """Gathers decoded rows into blocks: flush at so many rows, so many bytes or so long a delay, whichever comes first.
 
 Rows are bucketed by their actor (source address, else host) before blocking, so that everything about one actor is in
-one partition and per-source state stays local (DESIGN section 4.5).
+one partition and per-source state stays local.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ringfence.schema import together
 
 
 class Batching(BaseModel):
-    """When a block is flushed (DESIGN section 8). The low-latency profile is `max_delay_ms: 20`."""
+    """When a block is flushed. The low-latency profile is `max_delay_ms: 20`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -11,7 +11,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What a command returns to the shell (DESIGN section 8; 74 and 78 are EX_IOERR and EX_CONFIG of sysexits(3))."""
+    """What a command returns to the shell (74 and 78 are EX_IOERR and EX_CONFIG of sysexits(3))."""
 
     OK = 0
     FOUND = 1

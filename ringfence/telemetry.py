@@ -1,6 +1,6 @@
 """ringfence's own counters, in one registry that the Prometheus sink serves, and the set-up of its log.
 
-One inc(n) per batch, never per event; label values come from configuration or closed sets only (reference: naming
+One inc(n) per batch, never per event; label values come from configuration or closed sets only (naming
 practices of Prometheus; under 10 values a label, no address, user or event id ever).
 """
 

@@ -1,4 +1,4 @@
-"""What the owners declare: segments, assets, services and intents, read from topology.yml (DESIGN section 5).
+"""What the owners declare: segments, assets, services and intents, read from topology.yml.
 
 Validated as a whole: every fault is reported at once with its line. Nothing here touches the hot path; the look-ups
 built from it are in `ringfence/segments.py` and `ringfence/intents.py`.

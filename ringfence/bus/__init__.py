@@ -27,7 +27,7 @@ ACTIONS = "ringfence.actions.v1"
 DEAD = "ringfence.dead.v1"
 OWN_PREFIX = "ringfence"
 TOPICS = (EVENTS, BOUNDARY, DETECTIONS, ALERTS, ACTIONS, DEAD)
-"""What records travel on; `v1` is the major version of the schema (DESIGN section 8)."""
+"""What records travel on; `v1` is the major version of the schema."""
 
 STATE = "ringfence.state.v1"
 """Internal to the Kafka engine: compacted, keyed `<group>/<component>`. The other engines keep state beside the records."""
@@ -54,11 +54,11 @@ class BusSettings(BaseModel):
     when_full: Literal["pause", "drop_oldest"] = "pause"
     """What gives way when a required group is too slow: the sources (they wait), or the oldest records (counted as lost)."""
     segment_bytes: int = Field(default=256 * MIB, ge=64 * 1024)
-    """Embedded: size at which a new segment file is begun (DESIGN section 8)."""
+    """Embedded: size at which a new segment file is begun."""
     max_bytes: int = Field(default=20 * GIB, ge=1 * MIB)
     """Embedded: size of all segment files at which sources are refused; stages that consume may go a quarter beyond it."""
     ballast_bytes: int = Field(default=64 * MIB, ge=0)
-    """Embedded: file that is freed when the disk is full, so that readers can commit (reliability.md E 11); 0 is none."""
+    """Embedded: file that is freed when the disk is full, so that readers can commit; 0 is none."""
     memory_bytes: int = Field(default=256 * MIB, ge=1)
     """Memory: bytes of records that required groups have not committed at which a source has to wait."""
 

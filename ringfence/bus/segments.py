@@ -32,8 +32,8 @@ from ringfence.batch import Record
 from ringfence.bus import Gap
 
 FORMAT = 1
-PAGE_BYTES = 32 * 1024  # performance.md 10: fewer pages per block than the default of 4 KiB
-CHECKPOINT_PAGES = 512  # 16 MiB of WAL, the bytes of the 4,000 small pages of performance.md 10
+PAGE_BYTES = 32 * 1024  # fewer pages per block than the default of 4 KiB
+CHECKPOINT_PAGES = 512  # 16 MiB of WAL, the bytes of 4,000 pages of the default size
 BUSY_SECS = 30.0  # how long another process may hold the write lock; a roll or a group of steps takes milliseconds
 OFFSET_BITS = 48
 _SCHEMA = """
