@@ -388,9 +388,10 @@ class SinkStage(_ReadingStage):
         kept = state.get(state_key(SINK_STATE, self.instance), b"")
         await until_done(f"sink {self._name}", lambda: self._sink.open(kept), self._clock)
         try:
-            if not kept:
+            opened = await self._sink.flush()
+            if opened != kept:
                 # on record before the first write, so that what a crash leaves behind is known to be the sink's own
-                kept = await self._sink.flush()
+                kept = opened
                 await self._commit(Step(self.group, state={state_key(SINK_STATE, self.instance): kept}))
             while (records := await self._records(ended)) is not None:
                 started = self._clock.monotonic()

@@ -96,8 +96,8 @@ class Intent(_Declared):
     is declared: services that no intent allows on it are denied.
     """
 
-    source: Names = Field(alias="from")
-    destination: Names = Field(alias="to")
+    source: Names = Field(alias="from", min_length=1)
+    destination: Names = Field(alias="to", min_length=1)
     allow: Names | None = None
     deny: Names | None = None
     why: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import polars as pl
@@ -165,10 +166,8 @@ def test_text_in_a_number_column_is_refused() -> None:
 @given(st.dictionaries(st.sampled_from(sorted(encoded().headers)), st.binary(max_size=12), min_size=1))
 def test_any_headers_are_read_or_refused(changes: dict[str, bytes]) -> None:
     record = encoded()
-    try:
+    with suppress(BadBlock):
         codec.decode(replace(record, headers={**record.headers, **changes}))
-    except BadBlock as error:
-        assert str(error)
 
 
 def test_the_time_span_of_no_rows_is_zero() -> None:

@@ -112,7 +112,7 @@ def test_no_column_came_with_a_version_that_is_still_to_come() -> None:
 
 def test_no_member_of_a_document_is_both_a_value_and_an_object() -> None:
     names = {column.name for column in schema.COLUMNS if column.render != "hidden"}
-    parents = {name[: place] for name in names for place, char in enumerate(name) if char == "."}
+    parents = {name[:place] for name in names for place, char in enumerate(name) if char == "."}
 
     assert not names & parents
 
