@@ -169,7 +169,7 @@ class SuricataDecoder:
         if self._observer is not None:
             columns["observer.name"] = pl.Series(columns["observer.name"], dtype=pl.String).fill_null(self._observer)
         if self._keep_original or event_class is EventClass.GENERIC:
-            columns["event.original"] = [run.lines[row].rstrip(b"\r\n") for row in fields.rows]
+            columns["event.original"] = run.original()[pl.Series(rows.astype(np.uint32))]
         columns["ringfence.event.position"] = run.frames.positions[rows]
         columns["ringfence.event.source"] = run.identities[run.frames.source[rows]]
         frame = build_frame(event_class, columns)
@@ -254,7 +254,8 @@ class _Run:
 
     def __init__(self, frames: Frames) -> None:
         self.frames = frames
-        self.lines = frames.slices()
+        self.lines = _stripped(frames)
+        self._original: pl.Series | None = None
         self.fields: dict[str, _Fields] = {}
         self.identities = np.array([source.identity for source in frames.sources], np.uint64)
         self.problems: list[Problem] = []
@@ -263,9 +264,17 @@ class _Run:
         self.left_out: set[int] = set()
         self.is_utf8 = _is_utf8(frames.data)
 
+    def original(self) -> pl.Series:
+        """Every line without its end."""
+        if self._original is None:
+            self._original = pl.Series(self.lines, dtype=pl.Binary)
+        return self._original
+
     def refuse(self, code: ProblemCode, detail: str, row: int, line: bytes, offset: int, path: str | None) -> None:
         source = self.frames.sources[self.frames.source[row]]
-        self.problems.append(Problem(code, detail, row, offset, path, line, source, int(self.frames.positions[row])))
+        self.problems.append(
+            Problem(code, detail, row, offset, path, self.frames.frame(row), source, int(self.frames.positions[row]))
+        )
 
 
 _EXPECTED: Mapping[str, str] = {
@@ -320,7 +329,11 @@ def _times(values: list[Any]) -> tuple[pl.Series, npt.NDArray[np.int64]]:
     return (series.scatter(absent.tolist(), None) if len(absent) else series), absent
 
 
-def _texts(values: list[Any]) -> list[str | None]:
+def _texts(values: list[Any]) -> Any:
+    try:
+        return pl.Series(values, dtype=pl.Int64).cast(pl.String)
+    except (OverflowError, pl.exceptions.PolarsError, TypeError):
+        pass  # beyond 64 bits
     return [None if value is None else str(value) for value in values]
 
 
@@ -352,6 +365,16 @@ def _initiator_first(frame: pl.DataFrame, directions: list[str | None]) -> pl.Da
         for side, other in (("source", "destination"), ("destination", "source"))
         for end in ends
     )
+
+
+def _stripped(frames: Frames) -> list[bytes]:
+    """The lines without their ends: cut at the line feeds, where each frame ends with its only one."""
+    data, ends = frames.data, frames.offsets[1:]
+    if len(ends) and b"\r" not in data:
+        cut = data.split(b"\n")
+        if len(cut) == len(ends) + 1 and (np.frombuffer(data, np.uint8)[ends - 1] == ord("\n")).all():
+            return cut[:-1]
+    return [line.rstrip(b"\r\n") for line in frames.slices()]
 
 
 def _is_utf8(data: bytes) -> bool:

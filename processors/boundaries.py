@@ -136,12 +136,12 @@ class Boundaries:
                 "ringfence.event.position": crossing["ringfence.event.position"],
                 "ringfence.evidence.source": crossing["ringfence.event.source"],
                 "ringfence.evidence.position": crossing["ringfence.event.position"],
-                "ringfence.evidence.class": pl.repeat(str(batch.header.event_class), count, eager=True),
-                "ringfence.evidence.module": pl.repeat(batch.header.module, count, eager=True),
+                "ringfence.evidence.class": _same(str(batch.header.event_class), count),
+                "ringfence.evidence.module": _same(batch.header.module, count),
                 "ringfence.boundary.intent": _words(INTENTS, intent),
                 "ringfence.boundary.outcome": _words(OUTCOMES, outcome),
                 "ringfence.boundary.verdict": _words(VERDICTS, verdict),
-                "ringfence.boundary.origin": pl.repeat("observed", count, eager=True),
+                "ringfence.boundary.origin": _same("observed", count),
                 "ringfence.boundary.service": self._services(protocol, port, known),
             }
         )
@@ -150,16 +150,21 @@ class Boundaries:
     def _named(self, source: npt.NDArray[np.int32], destination: npt.NDArray[np.int32]) -> dict[str, pl.Series]:
         ends = (("source", source.astype(np.uint16)), ("destination", destination.astype(np.uint16)))
         columns = {f"{side}.segment.{part}": self._map.part(part, codes) for side, codes in ends for part in SEGMENT_PARTS}
-        columns["ringfence.boundary.id"] = pl.select(
-            pl.concat_str(columns["source.segment.name"], pl.lit(" -> "), columns["destination.segment.name"])
-        ).to_series()
+        columns["ringfence.boundary.id"] = self._pairs(source, destination)
         return columns
+
+    def _pairs(self, source: npt.NDArray[np.int32], destination: npt.NDArray[np.int32]) -> pl.Series:
+        """`from -> to`: there are few different pairs, so each is put together once."""
+        names, count = self._map.names, len(self._map.names)
+        distinct, index = np.unique(source.astype(np.int64) * count + destination, return_inverse=True)
+        texts = [f"{names[pair // count]} -> {names[pair % count]}" for pair in distinct.tolist()]
+        return pl.Series(texts, dtype=pl.String)[pl.Series(index.astype(np.uint32))]
 
     def _services(self, protocol: Flags, port: npt.NDArray[np.int32], known: Mask) -> pl.Series:
         keys = np.where(known, protocol.astype(np.int64) * 131_072 + port + 1, -1)
         distinct, index = np.unique(keys, return_inverse=True)
         names = [self._intents.service(key >> 17, (key & 0x1FFFF) - 1) if key >= 0 else "unknown" for key in distinct.tolist()]
-        return pl.Series(names, dtype=pl.String).gather(index)
+        return pl.Series(names, dtype=pl.String)[pl.Series(index.astype(np.uint32))]
 
     def _replies(self, frame: pl.DataFrame, event_class: EventClass) -> Replies:
         """Rows of one-way evidence that are the answer to a connection which the destination began."""
@@ -230,19 +235,13 @@ def _flow_outcome(frame: pl.DataFrame, replies: Replies) -> Outcomes:
     protocol = _protocol(frame, EventClass.FLOW)
     flags = _flags(frame, "ringfence.tcp.source_flags")
     back = (
-        frame["destination.packets"].fill_null(0).to_numpy()
-        if "destination.packets" in frame.columns
-        else np.zeros(frame.height, np.int64)
+        _filled(frame["destination.packets"], 0) if "destination.packets" in frame.columns else np.zeros(frame.height, np.int64)
     )
     back_flags = _flags(frame, "ringfence.tcp.destination_flags")
     tcp = protocol == _TCP
     # nothing but RST came back: a refusal, by the host or by a firewall in its name
     refused = tcp & _only_reset(np.where(swapped, flags, back_flags))
-    sent = (
-        frame["source.packets"].fill_null(0).to_numpy()
-        if "source.packets" in frame.columns
-        else np.zeros(frame.height, np.int64)
-    )
+    sent = _filled(frame["source.packets"], 0) if "source.packets" in frame.columns else np.zeros(frame.height, np.int64)
     opened = _opened(flags)
     going_on = ((flags & (_SYN | _ACK)) == _ACK) & ((flags & _PSH) != 0) & (sent >= _GOING_ON_PACKETS)
     heard = tcp & (opened | going_on)
@@ -307,7 +306,7 @@ def _protocol(frame: pl.DataFrame, event_class: EventClass) -> Flags:
     assumed = _ASSUMED_PROTOCOL.get(event_class, 0)
     if "network.iana_number" not in frame.columns:
         return np.full(frame.height, assumed, np.uint8)
-    return frame["network.iana_number"].fill_null(assumed).to_numpy()
+    return _filled(frame["network.iana_number"], assumed)
 
 
 def _protocol_known(frame: pl.DataFrame, event_class: EventClass) -> Mask:
@@ -318,11 +317,16 @@ def _protocol_known(frame: pl.DataFrame, event_class: EventClass) -> Mask:
 
 
 def _flags(frame: pl.DataFrame, name: str) -> Flags:
-    return frame[name].fill_null(0).to_numpy() if name in frame.columns else np.zeros(frame.height, np.uint8)
+    return _filled(frame[name], 0) if name in frame.columns else np.zeros(frame.height, np.uint8)
 
 
 def _ports(column: pl.Series | None, count: int) -> npt.NDArray[np.int32]:
-    return np.full(count, -1, np.int32) if column is None else column.fill_null(-1).to_numpy()
+    return np.full(count, -1, np.int32) if column is None else _filled(column, -1)
+
+
+def _filled(column: pl.Series, value: int) -> npt.NDArray[Any]:
+    """As numpy, nulls replaced; a column without nulls is not copied."""
+    return (column.fill_null(value) if column.null_count() else column).to_numpy()
 
 
 def _echo_reply(frame: pl.DataFrame, protocol: Flags) -> Mask:
@@ -342,8 +346,12 @@ def _get(frame: pl.DataFrame, name: str) -> pl.Series | None:
     return frame[name] if name in frame.columns else None
 
 
+def _same(word: str, count: int) -> pl.Series:
+    return pl.Series([word]).new_from_index(0, count)
+
+
 def _words(words: tuple[str, ...], index: npt.NDArray[np.int8]) -> pl.Series:
-    return pl.Series(words, dtype=pl.String).gather(index.astype(np.uint32))
+    return pl.Series(words, dtype=pl.String)[pl.Series(index.astype(np.uint32))]
 
 
 class Settings(BaseModel):

@@ -30,8 +30,23 @@ class BadBlock(ValueError):
     """A record is no block that this version can read; the message says why."""
 
 
+BLOCK_MEMORY_BYTES = 2 * BLOCK_BYTES
+"""Columns of this size rarely make more than BLOCK_BYTES (lz4 halves them at least), so that nothing is compressed twice."""
+
+
 def encode(batch: Batch, key: bytes) -> list[Record]:
-    """Make blocks of a batch, halving it until each is at most BLOCK_BYTES (one row may be larger)."""
+    """Make blocks of a batch: parts of equal size by what it takes in memory, halved where one is above BLOCK_BYTES."""
+    height = batch.frame.height
+    parts = min(int(batch.frame.estimated_size()) // BLOCK_MEMORY_BYTES + 1, max(height, 1))
+    size = -(-height // parts)
+    if parts == 1:
+        return _encode(batch, key)
+    pieces = [batch.frame.slice(start, size) for start in range(0, height, size)]
+    return [record for index, piece in enumerate(pieces) for record in _encode(_part(batch, piece, index), key)]
+
+
+def _encode(batch: Batch, key: bytes) -> list[Record]:
+    """One block, or those of both halves where it is larger than BLOCK_BYTES (one row may be)."""
     sink = io.BytesIO()
     batch.frame.write_ipc_stream(sink, compression="lz4")
     value = sink.getvalue()
@@ -39,7 +54,7 @@ def encode(batch: Batch, key: bytes) -> list[Record]:
         return [Record(key, _headers(batch.header, value), value)]
     middle = batch.frame.height // 2
     halves = (batch.frame.slice(0, middle), batch.frame.slice(middle))
-    return [record for index, half in enumerate(halves) for record in encode(_part(batch, half, index), key)]
+    return [record for index, half in enumerate(halves) for record in _encode(_part(batch, half, index), key)]
 
 
 def decode(record: Record) -> Batch:

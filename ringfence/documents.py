@@ -1,21 +1,23 @@
 """Batches to ECS documents, one JSON object a line, nested as they are indexed.
 
-Generated from the column table: each dotted name is a path of nested msgspec Structs, null members are left out, and
-what ECS derives from other fields (event.kind, category, type, network.transport, network.type, related.ip) is added
-here and nowhere else. Costs about 2 us a row; the segment objects, of which there are few different ones, are rendered
-once each.
+Generated from the column table: each dotted name is a path in the document, null members are left out, and what ECS
+derives from other fields (event.kind, category, type, network.transport, network.type, related.ip) is added here and
+nowhere else. A document is one concatenation of text columns and literals by polars; no row becomes a Python object.
+Words of which there are few (octet pairs, minutes, segment objects) are rendered once and gathered.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
-from itertools import repeat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache, lru_cache
 from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from ringfence import addresses
@@ -38,23 +40,21 @@ _CATEGORY: Mapping[EventClass, tuple[str, ...]] = {
     EventClass.DEAD: (),
 }
 _KIND: Mapping[EventClass, str] = {EventClass.ALERT: "alert", EventClass.DEAD: "pipeline_error"}
-_TRANSPORTS: dict[int | None, str | None] = {number: name for name, number in PROTOCOLS.items() if name not in ("carp", "ipip")}
+_TRANSPORTS: dict[int, str] = {number: name for name, number in PROTOCOLS.items() if name not in ("carp", "ipip")}
 _TRANSPORTS[58] = "ipv6-icmp"
-_NUMBERS: dict[int | None, str] = {number: str(number) for number in range(256)}
 _SEGMENTS = ("source.segment", "destination.segment")
 _ADDRESS_PAIRS = ("source.ip", "destination.ip", "source.nat.ip", "destination.nat.ip")
-_MAY_LACK = frozenset(
-    {*_ADDRESS_PAIRS, *_SEGMENTS, "related.ip", "network.transport", "network.type", "event.type", "ringfence.evidence.ids"}
-)
-"""Members without a column of their own name that a row may lack."""
 _DATASETS: Mapping[EventClass, str] = {EventClass.BOUNDARY: "ringfence.boundary", EventClass.DEAD: "ringfence.dead"}
+CHUNK_ROWS = 4_096
+"""Rows whose text is joined at one time, about 1 KiB each; larger pieces leave the cache and cost a sixth more."""
 
-CHUNK_ROWS = 1024
-"""Rows that are Python objects at one time: the lists of a chunk stay in the cache (a third faster than whole batches)."""
 
-Values = Iterable[Any]
-Leaf = Callable[[int, int], Values]
-"""Gives the values of one member of the document for the rows [start, start + count)."""
+@dataclass(frozen=True)
+class Leaf:
+    """One member of the document: the pieces of its JSON text, in order; null in any of them leaves the member out."""
+
+    pieces: Sequence[str | pl.Series]
+    may_lack: bool
 
 
 def render(batch: Batch, hide: frozenset[str] = frozenset()) -> Iterator[bytes]:
@@ -62,12 +62,15 @@ def render(batch: Batch, hide: frozenset[str] = frozenset()) -> Iterator[bytes]:
 
     `hide` names columns to leave out.
     """
-    leaves = _leaves(batch, hide)
-    assemble = _assembler(tuple(leaves), _always_there(batch.frame, leaves))
+    if not batch.frame.height:
+        return
+    text = _Text()
+    text.object(_tree(_leaves(batch, hide)))
+    text.add("\n")
+    pieces = text.frame(batch.frame.height)
+    document = pl.concat_str(text.expressions, ignore_nulls=True)
     for start in range(0, batch.frame.height, CHUNK_ROWS):
-        count = min(CHUNK_ROWS, batch.frame.height - start)
-        rows = assemble({path: leaf(start, count) for path, leaf in leaves.items()})
-        lines = _ENCODER.encode_lines(list(rows))
+        lines: bytes = pieces.slice(start, CHUNK_ROWS).select(document.str.join("").cast(pl.Binary)).item()
         yield lines if lines.isascii() else _harmless(lines)
 
 
@@ -76,22 +79,131 @@ def _harmless(lines: bytes) -> bytes:
     return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", lines.decode()).encode()
 
 
-def _always_there(frame: pl.DataFrame, paths: Iterable[str]) -> frozenset[str]:
-    """Members that no row lacks: an object that has one of them is never empty."""
-    return frozenset(
-        path for path in paths if path not in _MAY_LACK and (path not in frame.columns or not frame[path].null_count())
-    )
+def _tree(leaves: Mapping[str, Leaf]) -> dict[str, Any]:
+    """Nested objects; @timestamp first, event second: what a person looks for at the start of a line."""
+    tree: dict[str, Any] = {}
+    for path in sorted(leaves, key=_order):
+        node = tree
+        *parents, leaf = _split(path)
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = leaves[path]
+    return tree
+
+
+@cache
+def _split(path: str) -> tuple[str, ...]:
+    return tuple(path.split("."))
+
+
+@cache
+def _order(path: str) -> tuple[int, str]:
+    return (0 if path.startswith("@") else 1 if path.startswith("event.") else 2, path)
+
+
+@dataclass
+class _Text:
+    """The text of all documents: literals and columns to put together, row by row."""
+
+    expressions: list[pl.Expr] = field(default_factory=list)
+    columns: list[pl.Series] = field(default_factory=list)
+    literal: str = ""
+
+    def add(self, piece: str | pl.Series) -> None:
+        """Append a literal or a column."""
+        if isinstance(piece, str):
+            self.literal += piece
+            return
+        self._flush()
+        self.expressions.append(self._column(piece))
+
+    def frame(self, height: int) -> pl.DataFrame:
+        """The columns that the expressions name."""
+        self._flush()
+        return pl.DataFrame(self.columns or [pl.repeat(0, height, eager=True)])
+
+    def object(self, tree: Mapping[str, Any]) -> None:
+        """Append an object that is never empty. The members before the first that every row has bring a comma after them,
+        those behind it one before them.
+        """
+        self.add("{")
+        before = True
+        for key, node in tree.items():
+            if _always_there(node):
+                self._member(key, node, "" if before else ",")
+                before = False
+            else:
+                self._flush()
+                self.expressions.append(self._optional(key, node, ("", ",") if before else (",", "")))
+        self.add("}")
+
+    def _member(self, key: str, node: Any, comma: str) -> None:
+        self.add(f'{comma}"{key}":')
+        if isinstance(node, Leaf):
+            for piece in node.pieces:
+                self.add(piece)
+        else:
+            self.object(node)
+
+    def _optional(self, key: str, node: Any, commas: tuple[str, str]) -> pl.Expr:
+        """A member with its comma before or after it, or null."""
+        before, after = commas
+        if isinstance(node, Leaf):
+            return self._joined(f'{before}"{key}":', node, after)
+        if len(node) == 1:
+            ((name, child),) = node.items()
+            if isinstance(child, Leaf):
+                return self._joined(f'{before}"{key}":{{"{name}":', child, "}" + after)
+        inside = pl.concat_str([self._optional(name, child, (",", "")) for name, child in node.items()], ignore_nulls=True)
+        whole = pl.concat_str(pl.lit(f'{before}"{key}":{{'), inside.str.slice(1), pl.lit("}" + after))
+        return pl.when(inside != "").then(whole)
+
+    def _joined(self, before: str, leaf: Leaf, after: str) -> pl.Expr:
+        """The text of one leaf between literals, null where the leaf is."""
+        pieces = [before, *leaf.pieces, after]
+        return pl.concat_str([pl.lit(piece) if isinstance(piece, str) else self._column(piece) for piece in pieces])
+
+    def _column(self, series: pl.Series) -> pl.Expr:
+        name = str(len(self.columns))
+        self.columns.append(series.alias(name))
+        return pl.col(name)
+
+    def _flush(self) -> None:
+        if self.literal:
+            self.expressions.append(pl.lit(self.literal))
+            self.literal = ""
+
+
+def _always_there(node: Any) -> bool:
+    return not node.may_lack if isinstance(node, Leaf) else any(map(_always_there, node.values()))
+
+
+def _json(value: Any) -> str:
+    return _ENCODER.encode(value).decode()
+
+
+def _constant(value: Any) -> Leaf:
+    return Leaf([_json(value)], False)
+
+
+def _quoted(series: pl.Series) -> Leaf:
+    return Leaf(['"', series, '"'], bool(series.null_count()))
 
 
 def _leaves(batch: Batch, hide: frozenset[str]) -> dict[str, Leaf]:
-    """One leaf per member of the document; all-null columns are left out, constants are repeated."""
+    """One leaf per member of the document; all-null columns are left out."""
     frame, header = batch.frame, batch.header
     leaves: dict[str, Leaf] = {}
-    for name in frame.columns:
-        column = BY_NAME[name]
-        skipped = name in hide or column.render in ("hidden", "ipv4", "ipv6") or ".segment." in name
-        if not skipped and frame[name].null_count() < frame.height:
-            leaves.update(_column_leaves(column, frame))
+    shown = [BY_NAME[name] for name in frame.columns if name not in hide and ".segment." not in name]
+    shown = [
+        column
+        for column in shown
+        if column.render not in ("hidden", "ipv4", "ipv6") and frame[column.name].null_count() < frame.height
+    ]
+    texts = [column.name for column in shown if column.render == "plain" and column.dtype == pl.String()]
+    escaped = _escaped(frame, texts)
+    for column in shown:
+        leaves.update(_column_leaves(column, frame, escaped))
     leaves.update(_address_leaves(frame))
     leaves.update(_segment_leaves(frame))
     leaves.update(_derived_leaves(frame, header.event_class))
@@ -107,34 +219,86 @@ def _leaves(batch: Batch, hide: frozenset[str]) -> dict[str, Leaf]:
     return leaves
 
 
-def _constant(value: Any) -> Leaf:
-    return lambda start, count: repeat(value, count)
+_SPECIAL = r'["\\\x00-\x1f]'
+_FIRST_PLAIN = 0x20
 
 
-def _plain(series: pl.Series) -> Leaf:
-    return lambda start, count: series.slice(start, count).to_list()
+def _escaped(frame: pl.DataFrame, names: Sequence[str]) -> Mapping[str, pl.Series]:
+    """The text columns with what JSON wants escaped; one look over all of them tells whether there is anything."""
+    if not names:
+        return {}
+    joined: str | None = frame.select(pl.concat_str(names, ignore_nulls=True).str.join("")).item()
+    data = (joined or "").encode()
+    special = b'"' in data or b"\\" in data or int(np.frombuffer(data, np.uint8).min(initial=255)) < _FIRST_PLAIN
+    return {name: _escape(frame[name]) for name in names} if special else {name: frame[name] for name in names}
 
 
-def _mapped(series: pl.Series, convert: Callable[[Any], Any]) -> Leaf:
-    return lambda start, count: map(convert, series.slice(start, count).to_list())
+def _escape(series: pl.Series) -> pl.Series:
+    rows = series.str.contains(_SPECIAL).fill_null(False).arg_true()
+    if not len(rows):
+        return series
+    return series.clone().scatter(rows, [_json(text)[1:-1] for text in series.gather(rows).to_list()])
 
 
-def _column_leaves(column: Column, frame: pl.DataFrame) -> Iterable[tuple[str, Leaf]]:
+def _column_leaves(column: Column, frame: pl.DataFrame, escaped: Mapping[str, pl.Series]) -> Iterator[tuple[str, Leaf]]:
     name, series = column.name, frame[column.name]
     if column.render == "time":
-        yield name, _plain(rfc3339(series))
+        yield name, Leaf(['"', *_time(series), '"'], bool(series.null_count()))
     elif column.render == "event_id":
-        ids = event_ids(series, frame[name.removesuffix("source") + "position"])
-        is_evidence = name == "ringfence.evidence.source"
-        path = "ringfence.evidence.ids" if is_evidence else "event.id"
-        yield path, lambda start, count: [(text,) if is_evidence and text else text for text in ids[start : start + count]]
+        digits = _digits(series, frame[name.removesuffix("source") + "position"])
+        if name == "ringfence.evidence.source":
+            yield "ringfence.evidence.ids", Leaf(['["', *digits, '"]'], bool(series.null_count()))
+        else:
+            yield "event.id", Leaf(['"', *digits, '"'], bool(series.null_count()))
     elif column.render == "bytes":
-        yield name, _mapped(series, lambda value: None if value is None else value.decode(errors="backslashreplace"))
+        texts = [None if value is None else _json(value.decode(errors="backslashreplace")) for value in series.to_list()]
+        yield name, Leaf([pl.Series(texts, dtype=pl.String)], bool(series.null_count()))
     elif column.render == "code":
-        yield name, _mapped(series, _NUMBERS.get)
-        yield "network.transport", _mapped(series, _TRANSPORTS.get)
+        yield name, _quoted(series)
+        yield "network.transport", _quoted(_NAMES[(series.fill_null(255) if series.null_count() else series).cast(pl.UInt32)])
+    elif column.dtype == pl.String():
+        yield name, _quoted(escaped.get(name, series))
     else:
-        yield name, _plain(series)
+        yield name, Leaf([series], bool(series.null_count()))
+
+
+_NAMES = pl.Series([_TRANSPORTS.get(number) for number in range(256)], dtype=pl.String)
+_HEX = pl.Series([f"{number:04x}" for number in range(65_536)])
+_MILLIS = pl.Series([f"{number // 1000:02d}.{number % 1000:03d}" for number in range(60_000)])
+_MICROS = pl.Series([f"{number:03d}Z" for number in range(1_000)])
+_MAX_MINUTES = 4096
+_MINUTE_US = 60_000_000
+
+
+def _time(series: pl.Series) -> list[pl.Series]:
+    """Pieces of `2026-11-25T07:44:23.123456Z`: minutes, seconds with milliseconds, microseconds."""
+    low, high = (int(edge) // _MINUTE_US for edge in (series.min(), series.max()))  # type: ignore[arg-type]
+    if high - low >= _MAX_MINUTES or not _FIRST_MINUTE <= low <= high <= _LAST_MINUTE:
+        return [rfc3339(series)]
+    lacks = bool(series.null_count())
+    micros = (series.fill_null(low * _MINUTE_US) if lacks else series).to_numpy() - low * _MINUTE_US
+    minute = micros // _MINUTE_US
+    rest = (micros - minute * _MINUTE_US).astype(np.uint32)
+    milli = rest // np.uint32(1_000)
+    starts = pl.Series([_minute(number) for number in range(low, high + 1)])
+    pieces = [starts[_index(minute)], _MILLIS[_index(milli)], _MICROS[_index(rest - milli * np.uint32(1_000))]]
+    if lacks:
+        pieces[0] = pieces[0].zip_with(series.is_not_null(), _NO_TEXT)
+    return pieces
+
+
+_NO_TEXT = pl.Series([None], dtype=pl.String)
+_FIRST_MINUTE, _LAST_MINUTE = 0, 253_402_300_799 // 60  # 1970 to 9999
+
+
+@lru_cache(maxsize=8192)
+def _minute(number: int) -> str:
+    return datetime.fromtimestamp(number * 60, UTC).strftime("%Y-%m-%dT%H:%M:")
+
+
+def _index(numbers: npt.NDArray[Any]) -> pl.Series:
+    """Places in a table: a Series of UInt32 is gathered 20 times faster than any other index."""
+    return pl.Series(numbers.astype(np.uint32, copy=False))
 
 
 def rfc3339(series: pl.Series) -> pl.Series:
@@ -142,16 +306,23 @@ def rfc3339(series: pl.Series) -> pl.Series:
     return pl.from_epoch(series, time_unit="us").dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
 
 
-def event_ids(source: pl.Series, position: pl.Series) -> list[str | None]:
-    """128-bit ids as 32 hexadecimal digits."""
-    pairs = np.empty((len(source), 2), ">u8")
-    pairs[:, 0] = source.fill_null(0).to_numpy()
-    pairs[:, 1] = position.fill_null(0).to_numpy()
-    digits = pairs.tobytes().hex()
-    ids: list[str | None] = [digits[start : start + 32] for start in range(0, len(digits), 32)]
+_EMPTY = pl.Series([""])
+
+
+def _digits(source: pl.Series, position: pl.Series) -> list[str | pl.Series]:
+    """Pieces of a 128-bit id as 32 hexadecimal digits; 16 bits that are the same in all rows are a literal."""
+    pieces: list[str | pl.Series] = []
+    for half in (source, position):
+        numbers = half.fill_null(0).to_numpy()
+        differs = int(np.bitwise_or.reduce(numbers ^ numbers[0]))
+        for shift in (48, 32, 16, 0):
+            if differs >> shift & 0xFFFF:
+                pieces.append(_HEX[_index((numbers >> np.uint64(shift)) & np.uint64(0xFFFF))])
+            else:
+                pieces.append(f"{int(numbers[0]) >> shift & 0xFFFF:04x}")
     if source.null_count():
-        return [text if known else None for text, known in zip(ids, source.is_not_null(), strict=True)]
-    return ids
+        pieces.append(_EMPTY.new_from_index(0, len(source)).zip_with(source.is_not_null(), _NO_TEXT))
+    return pieces
 
 
 def _address_leaves(frame: pl.DataFrame) -> dict[str, Leaf]:
@@ -161,21 +332,22 @@ def _address_leaves(frame: pl.DataFrame) -> dict[str, Leaf]:
         text = addresses.text(_column(frame, name), _column(frame, f"{name}6"))
         if text is not None and text.null_count() < len(text):
             texts[name] = text
-    leaves = {name: _plain(text) for name, text in texts.items()}
+    leaves = {name: _quoted(text) for name, text in texts.items()}
     ends = [texts[name] for name in ("source.ip", "destination.ip") if name in texts]
-    if ends:
-        complete = not any(end.null_count() for end in ends)
-        leaves["related.ip"] = lambda start, count: _related([end.slice(start, count).to_list() for end in ends], complete)
+    if len(ends) == 1:
+        leaves["related.ip"] = Leaf(['["', ends[0], '"]'], bool(ends[0].null_count()))
+    elif ends and not any(end.null_count() for end in ends):
+        leaves["related.ip"] = Leaf(['["', ends[0], '","', ends[1], '"]'], False)
+    elif ends:
+        one, two = pl.col("one"), pl.col("two")
+        both = pl.concat_str(one, two, separator='","', ignore_nulls=True)
+        joined = (
+            pl.DataFrame({"one": ends[0], "two": ends[1]})
+            .select(pl.when(one.is_not_null() | two.is_not_null()).then(both))
+            .to_series()
+        )
+        leaves["related.ip"] = Leaf(['["', joined, '"]'], bool(joined.null_count()))
     return leaves
-
-
-def _related(ends: Sequence[list[str | None]], complete: bool) -> Values:
-    pairs = zip(*ends, strict=True)
-    return pairs if complete else map(_without_null, pairs)
-
-
-def _without_null(pair: tuple[str | None, ...]) -> tuple[str, ...] | None:
-    return tuple(address for address in pair if address is not None) or None
 
 
 def _segment_leaves(frame: pl.DataFrame) -> dict[str, Leaf]:
@@ -185,15 +357,24 @@ def _segment_leaves(frame: pl.DataFrame) -> dict[str, Leaf]:
         names = [f"{side}.{part}" for part in SEGMENT_PARTS if f"{side}.{part}" in frame.columns]
         if f"{side}.id" not in names:
             continue
-        distinct = frame.select(names).unique(subset=f"{side}.id")
-        rendered = {row[f"{side}.id"]: _segment_json(row) for row in distinct.iter_rows(named=True)}
-        leaves[side] = _mapped(frame[f"{side}.id"], rendered.__getitem__)
+        ids = frame[f"{side}.id"]
+        rows = frame.select(names).unique(subset=f"{side}.id").iter_rows()
+        keys = tuple(name.rpartition(".")[2] for name in names)
+        texts = {row[0]: _segment_json(keys, row) for row in rows if row[0] is not None}
+        if texts:
+            leaves[side] = Leaf([_replaced(ids, texts)], bool(ids.null_count()))
     return leaves
 
 
-def _segment_json(row: Mapping[str, str | None]) -> msgspec.Raw | None:
-    parts = {name.rpartition(".")[2]: value for name, value in row.items() if value is not None}
-    return msgspec.Raw(_ENCODER.encode(parts)) if parts else None
+def _replaced(series: pl.Series, texts: Mapping[str, str]) -> pl.Series:
+    """Each word by its text, null where the word has none (half the cost of replace_strict)."""
+    codes = series.cast(pl.Enum(list(texts)), strict=False).to_physical().cast(pl.UInt32)
+    return pl.Series(list(texts.values()), dtype=pl.String)[codes]
+
+
+@lru_cache(maxsize=4096)
+def _segment_json(keys: tuple[str, ...], values: tuple[str | None, ...]) -> str:
+    return _json({key: value for key, value in zip(keys, values, strict=True) if value is not None})
 
 
 _TYPES: Mapping[str, tuple[str, ...]] = {
@@ -214,6 +395,11 @@ _DECIDED_BY: Mapping[EventClass, str] = {
 _ACTIONS: Mapping[str, str] = {"observed": "boundary-crossing", "simulated": "boundary-test"}
 
 
+def _mapped(series: pl.Series, words: Mapping[str, Any]) -> Leaf:
+    text = _replaced(series, {word: _json(value) for word, value in words.items()})
+    return Leaf([text], bool(text.null_count()))
+
+
 def _derived_leaves(frame: pl.DataFrame, event_class: EventClass) -> dict[str, Leaf]:
     leaves: dict[str, Leaf] = {}
     category = _CATEGORY.get(event_class, ("network",))
@@ -221,64 +407,32 @@ def _derived_leaves(frame: pl.DataFrame, event_class: EventClass) -> dict[str, L
         leaves["event.category"] = _constant(category)
     decided_by = _DECIDED_BY.get(event_class)
     if decided_by in frame.columns:
-        leaves["event.type"] = _mapped(frame[decided_by], _TYPES.get)
+        leaves["event.type"] = _mapped(frame[decided_by], _TYPES)
         if event_class is not EventClass.AUTH:
-            leaves["event.outcome"] = _mapped(frame[decided_by], _OUTCOMES.get)
+            leaves["event.outcome"] = _mapped(frame[decided_by], _OUTCOMES)
     if event_class is EventClass.BOUNDARY and "ringfence.boundary.origin" in frame.columns:
-        leaves["event.action"] = _mapped(frame["ringfence.boundary.origin"], _ACTIONS.get)
+        leaves["event.action"] = _mapped(frame["ringfence.boundary.origin"], _ACTIONS)
     if "source.ip" in frame.columns or "source.ip6" in frame.columns:
-        leaves["network.type"] = _network_type_leaf(frame)
+        leaves["network.type"] = _network_type(frame)
     return leaves
 
 
-def _network_type_leaf(frame: pl.DataFrame) -> Leaf:
+def _network_type(frame: pl.DataFrame) -> Leaf:
     four, six = _column(frame, "source.ip"), _column(frame, "source.ip6")
     if four is not None and not four.null_count():
         return _constant("ipv4")
-    is4 = four.is_not_null() if four is not None else pl.repeat(False, frame.height, eager=True)
-    is6 = six.is_not_null() if six is not None else pl.repeat(False, frame.height, eager=True)
-    return _plain(pl.select(pl.when(is4).then(pl.lit("ipv4")).when(is6).then(pl.lit("ipv6"))).to_series())
+    if four is None:
+        return (
+            _quoted(_V6.new_from_index(0, frame.height).zip_with(six.is_not_null(), _NO_TEXT))
+            if six is not None
+            else Leaf([_NO_TEXT.new_from_index(0, frame.height)], True)
+        )
+    others = _V6.new_from_index(0, frame.height).zip_with(six.is_not_null(), _NO_TEXT) if six is not None else _NO_TEXT
+    return _quoted(_V4.new_from_index(0, frame.height).zip_with(four.is_not_null(), others))
+
+
+_V4, _V6 = pl.Series(["ipv4"]), pl.Series(["ipv6"])
 
 
 def _column(frame: pl.DataFrame, name: str) -> pl.Series | None:
     return frame[name] if name in frame.columns else None
-
-
-@cache
-def _assembler(paths: tuple[str, ...], always_there: frozenset[str]) -> Callable[[Mapping[str, Values]], Iterable[Any]]:
-    """A function from one iterable per leaf to the nested Structs of the rows, without a Python frame per row."""
-    tree: dict[str, Any] = {}
-    for path in sorted(paths, key=_order):
-        node = tree
-        *parents, leaf = path.split(".")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = path
-    return _build("document", tree, always_there)
-
-
-def _order(path: str) -> tuple[int, str]:
-    """@timestamp first, event second: what a person looks for at the start of a line."""
-    return (0 if path.startswith("@") else 1 if path.startswith("event.") else 2, path)
-
-
-def _build(name: str, tree: Mapping[str, Any], always_there: frozenset[str]) -> Callable[[Mapping[str, Values]], Iterable[Any]]:
-    fields = [(f"f{index}", Any, None) for index in range(len(tree))]
-    renames = {f"f{index}": key for index, key in enumerate(tree)}
-    struct = msgspec.defstruct(name.title(), fields, rename=renames.get, omit_defaults=True, gc=False)
-    makers = [_build(key, child, always_there) if isinstance(child, dict) else child for key, child in tree.items()]
-    empty = struct()
-
-    def assemble(values: Mapping[str, Values]) -> Iterable[Any]:
-        return map(struct, *(values[maker] if isinstance(maker, str) else maker(values) for maker in makers))
-
-    def assemble_or_null(values: Mapping[str, Values]) -> Iterable[Any]:
-        return (None if row == empty else row for row in assemble(values))
-
-    return assemble if name == "document" or _never_empty(tree, always_there) else assemble_or_null
-
-
-def _never_empty(tree: Mapping[str, Any], always_there: frozenset[str]) -> bool:
-    return any(
-        _never_empty(child, always_there) if isinstance(child, dict) else child in always_there for child in tree.values()
-    )

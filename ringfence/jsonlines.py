@@ -29,6 +29,10 @@ _SKIPPER = json.JSONDecoder()
 def decode_lines(decoder: msgspec.json.Decoder[Any], lines: Sequence[bytes]) -> tuple[list[Any], list[int]]:
     """One Struct per line in order; None stands for a refused line, and the indices of those are returned beside."""
     decode = decoder.decode
+    try:
+        return list(map(decode, lines)), []
+    except REFUSALS:
+        pass  # some line is refused: one by one, to know which
     structs: list[Any] = []
     refused: list[int] = []
     for line in lines:

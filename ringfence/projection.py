@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from types import NoneType
 from typing import Any, get_args
 
 import msgspec
@@ -65,7 +66,8 @@ def columns_of(structs: Sequence[msgspec.Struct], struct: type[msgspec.Struct], 
             columns[prefix + name] = values
             continue
         inner = f"{prefix}{name}."
-        if None not in values:
+        # by type, not `None in values`: that would call __eq__ of every Struct
+        if NoneType not in set(map(type, values)):
             columns.update(columns_of(values, kind, inner))
             continue
         there = [value for value in values if value is not None]

@@ -94,7 +94,7 @@ class SegmentMap:
 
     def part(self, name: str, codes: npt.NDArray[np.uint16]) -> pl.Series:
         """One of SEGMENT_PARTS of the segments with these codes, as text."""
-        return self._parts[name].gather(codes)
+        return self._parts[name][pl.Series(codes.astype(np.uint32))]  # 20 times faster than gather() with numpy
 
     def code_of(self, name: str) -> int:
         """The code of a segment name."""

@@ -27,6 +27,7 @@ from ringfence.deadletter import DeadLetter
 from ringfence.errors import EndOfInput, Fenced, Retryable
 from ringfence.ledger import LEDGER_STATE, Counts, topics_read
 from ringfence.retry import until_done
+from ringfence.schema import together
 from ringfence.telemetry import DEAD, DROPPED, PARSED, PROCESSED, RECEIVED, REJECTED, STEP_SECS
 
 POSITION_STATE = "position"
@@ -316,7 +317,7 @@ class ProcessStage(_ReadingStage):
 
     def _step(self, records: Sequence[tuple[Position, Record]], reading: _Reading) -> Step:
         now_us = self._clock.now()
-        outputs: dict[str, list[Record]] = {}
+        made: dict[str, list[tuple[bytes, Batch]]] = {}
         letters: list[DeadLetter] = []
         for position, record in records:
             rows = codec.rows_in([record])
@@ -328,31 +329,32 @@ class ProcessStage(_ReadingStage):
                 letters.append(deadletter.from_block(record, str(error), "process", "codec", where, position.offset, now_us))
                 reading.counts.dead += rows
                 continue
-            dead = self._run(batch, outputs, record.key, now_us)
+            dead = self._run(batch, made, record.key, now_us)
             letters += dead
             reading.counts.dead += len(dead)
             reading.counts.done += rows - len(dead)
+        outputs: dict[str, Sequence[Record]] = {topic: _blocks(batches) for topic, batches in made.items()}
         if letters:
             outputs[bus.DEAD] = [deadletter.encode(letter) for letter in letters]
             _count_dead("process", letters)
         for topic, written in outputs.items():
-            reading.counts.wrote(topic, len(letters) if topic == bus.DEAD else codec.rows_in(written))
+            reading.counts.wrote(topic, codec.rows_in(written))
         PROCESSED.labels("process").inc(sum(codec.rows_in([record]) for _, record in records))
         return Step(self.group, outputs, next_offsets(records), reading.state())
 
-    def _run(self, batch: Batch, outputs: dict[str, list[Record]], key: bytes, now_us: int) -> list[DeadLetter]:
+    def _run(self, batch: Batch, made: dict[str, list[tuple[bytes, Batch]]], key: bytes, now_us: int) -> list[DeadLetter]:
         """Run the processors; a batch that crashes one is halved until the rows that do are alone."""
         try:
-            made = self._made_of(batch)
+            outputs = self._made_of(batch)
         except _CRASHES as error:
             if batch.frame.height == 1:
                 _log.exception("a row crashed the processors and is dead-lettered: %s", error)
                 return [deadletter.from_problem(_crashed(batch, error), "process", "processors", now_us)]
             middle = batch.frame.height // 2
             halves = (batch.frame.slice(0, middle), batch.frame.slice(middle))
-            return [letter for half in halves for letter in self._run(part_of(batch, half), outputs, key, now_us)]
-        for topic, batches in made.items():
-            outputs.setdefault(topic, []).extend(record for made_batch in batches for record in codec.encode(made_batch, key))
+            return [letter for half in halves for letter in self._run(part_of(batch, half), made, key, now_us)]
+        for topic, batches in outputs.items():
+            made.setdefault(topic, []).extend((key, part) for part in batches)
         return []
 
     def _made_of(self, batch: Batch) -> dict[str, list[Batch]]:
@@ -463,6 +465,16 @@ class SinkStage(_ReadingStage):
         for processor in self._enrich:
             batch = processor.process(batch, Micros(batch.header.time_max_us)).batch
         return batch
+
+
+def _blocks(parts: Sequence[tuple[bytes, Batch]]) -> list[Record]:
+    """The blocks of keyed batches; those of one key, class and sensor become one, for small blocks cost as much as large ones."""
+    alike: dict[tuple[bytes, str, str, str, str], list[Batch]] = {}
+    for key, batch in parts:
+        header = batch.header
+        alike.setdefault((key, header.event_class, header.tenant, header.collector, header.module), []).append(batch)
+    merged = [(key[0], part_of(group[0], together([batch.frame for batch in group]))) for key, group in alike.items()]
+    return [record for key, batch in merged for record in codec.encode(batch, key)]
 
 
 def next_offsets(records: Iterable[tuple[Position, Record]]) -> list[Position]:

@@ -30,7 +30,7 @@ def parse(texts: Sequence[str | None]) -> tuple[Numbers, Numbers]:
         joined = "".join(texts).encode()  # type: ignore[arg-type]
     except TypeError:
         return _one_by_one(texts)
-    if not count or len(joined) != count * _WIDTH or any(len(text) != _WIDTH for text in texts if text is not None):
+    if not count or len(joined) != count * _WIDTH or set(map(len, filter(None, texts))) != {_WIDTH}:
         return _one_by_one(texts)
     places = np.ascontiguousarray(np.frombuffer(joined, np.uint8).reshape(count, _WIDTH).T)
     digits = places[_DIGITS] - np.uint8(_ZERO)

@@ -41,7 +41,7 @@ def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 def block(number: int, size: int = 32 * 1024) -> Record:
-    return Record(b"actor", {"number": b"%d" % number}, random.Random(number).randbytes(size))  # noqa: S311
+    return Record(b"actor", {"number": b"%d" % number}, random.Random(number).randbytes(size))
 
 
 def numbers(found: Sequence[tuple[Position, Record]]) -> list[int]:
@@ -201,7 +201,7 @@ def test_drop_oldest_notes_and_counts_what_a_required_group_loses(tmp_path: Path
 def damage(file: Path, where: int, count: int = 4096) -> None:
     with file.open("r+b") as handle:
         handle.seek(where)
-        handle.write(random.Random(7).randbytes(count))  # noqa: S311
+        handle.write(random.Random(7).randbytes(count))
 
 
 def fill(path: Path, count: int = 20) -> None:
@@ -300,7 +300,7 @@ def test_a_flipped_bit_in_a_record_costs_that_record_only(tmp_path: Path) -> Non
 def test_random_damage_never_keeps_the_bus_from_starting(tmp_path: Path, seed: int) -> None:
     fill(tmp_path)
     (tmp_path / "clean").unlink()
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     for name in segment_files(tmp_path):
         damage(tmp_path / name, chance.randrange((tmp_path / name).stat().st_size), count=chance.choice((1, 100, 5000)))
 

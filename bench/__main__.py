@@ -1,0 +1,166 @@
+"""`python -m bench [--quick] [--json FILE]`: one table of rates and memory. See docs/reference/performance.md.
+
+Every measurement runs in a process of its own, pinned to one core, with one polars thread; CPU time is counted, so that a
+busy machine disturbs little. This process imports nothing heavy: on Linux a child starts with the peak memory of its parent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+RUNS, QUICK_RUNS = 5, 2
+MB_LIMIT = 400
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a measurement should reach: events per CPU-second, times the per-event code, MB at its peak."""
+
+    rate: float | None = None
+    ratio: float | None = None
+    peak_mb: float | None = None
+
+    def is_met(self, reading: dict[str, Any], ratio: float | None) -> bool | None:
+        """None where there is no target."""
+        checks = [
+            (self.rate, reading["rate"]), (self.ratio, ratio), (-self.peak_mb if self.peak_mb else None, -reading["peak_mb"]),
+        ]  # fmt: skip
+        judged = [found is not None and found >= wanted for wanted, found in checks if wanted is not None]
+        return all(judged) if judged else None
+
+    def __str__(self) -> str:
+        parts = [
+            f">= {_short(self.rate)}/s" if self.rate else "", f">= {self.ratio:g}x" if self.ratio else "", f"< {self.peak_mb} MB" if self.peak_mb else "",
+        ]  # fmt: skip
+        return ", ".join(part for part in parts if part)
+
+
+PLAN: tuple[tuple[str, str | None, Target], ...] = (
+    ("eve decode", "per event: eve decode", Target()),
+    ("eve chain, 10,000 rows", "per event: eve chain", Target(180_000, 3)),
+    ("eve chain, 5,000 rows", "per event: eve chain", Target(180_000, 3)),
+    ("eve chain up to the bus", None, Target()),
+    ("eve worker", None, Target(peak_mb=MB_LIMIT)),
+    ("netflow v5 decode", "per event: netflow v5 decode", Target()),
+    ("netflow v5 + segments + boundaries", "per event: netflow v5 chain", Target(1_000_000)),
+    ("pflog decode", "per event: pflog decode", Target(3_000_000)),
+    ("pflog cut + decode", "per event: pflog decode", Target()),
+    ("pflog + segments + boundaries", "per event: pflog chain", Target()),
+    ("syslog decode", None, Target()),
+    ("block encode", None, Target()),
+    ("block decode", None, Target()),
+    ("segment look-up v4", "per event: look-up v4", Target()),
+    ("segment look-up v6", "per event: look-up v6", Target()),
+)
+"""What is measured, the per-event code that it is compared with, and what it should reach."""
+ONE_RUN = frozenset({"eve worker"})
+NEEDS = {"syslog decode": "collectors.syslog"}
+
+
+class Failed(Exception):
+    """A measurement did not come to its end."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure everything and print the table; 1 when a measurement failed, else 0."""
+    parser = argparse.ArgumentParser(prog="bench", description="Events per CPU-second of one core, and peak memory.")
+    parser.add_argument("--quick", action="store_true", help="small corpora and two runs: shows that it works, not how fast")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write every reading to this file too")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="ringfence-bench-") as folder:
+        _python("bench.corpus", folder, *(["--quick"] if options.quick else []))
+        rows, readings, failures = _measure(folder, options.quick)
+    print(_table(rows), _conditions(), sep="\n\n")
+    print(*failures, sep="\n", end="\n" if failures else "")
+    if options.json:
+        options.json.write_text(json.dumps(readings, indent=1) + "\n")
+    return 1 if failures else 0
+
+
+def _measure(folder: str, is_quick: bool) -> tuple[list[list[str]], dict[str, Any], list[str]]:
+    rows: list[list[str]] = []
+    readings: dict[str, Any] = {}
+    failures: list[str] = []
+    for name, compared, target in PLAN:
+        needed = NEEDS.get(name)
+        if needed and find_spec(needed) is None:
+            rows.append([name, f"skipped: no {needed}", *[""] * 7])
+            continue
+        try:
+            for each in filter(None, (name, compared)):
+                if each not in readings:
+                    print(f"measuring {each} ...", file=sys.stderr)
+                    readings[each] = _gauge(each, folder, is_quick)
+            _compare_counts(name, readings, compared)
+        except Failed as error:
+            failures.append(f"{name} failed: {error}")
+            continue
+        rows.append(_row(name, readings[name], readings[compared] if compared else None, target))
+    return rows, readings, failures
+
+
+def _gauge(name: str, folder: str, is_quick: bool) -> dict[str, Any]:
+    runs = 0 if name in ONE_RUN else QUICK_RUNS if is_quick else RUNS
+    reading: dict[str, Any] = json.loads(_python("bench.gauge", name, folder, str(runs)))
+    return reading
+
+
+def _python(module: str, *arguments: str) -> str:
+    environment = {**os.environ, "POLARS_MAX_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-m", module, *arguments], env=environment, capture_output=True, text=True)  # noqa: S603 -- our own modules
+    if done.returncode:
+        raise Failed((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
+    return done.stdout
+
+
+def _compare_counts(name: str, readings: dict[str, Any], compared: str | None) -> None:
+    """Both chains must have come to the same verdicts."""
+    if compared and readings[name]["counts"] != readings[compared]["counts"]:
+        raise Failed(f"verdicts are {readings[name]['counts']}, the per-event code has {readings[compared]['counts']}")
+
+
+def _row(name: str, reading: dict[str, Any], reference: dict[str, Any] | None, target: Target) -> list[str]:
+    ratio = reading["rate"] / reference["rate"] if reference else None
+    met = target.is_met(reading, ratio)
+    return [
+        name, _short(reading["rate"]), f"{reading['spread']:.1%}", f"{reading['peak_mb']:.0f} MB", f"+{max(reading['growth_mb'], 0):.0f} MB",
+        _short(reference["rate"]) if reference else "", f"{ratio:.1f}x" if ratio else "", str(target), {None: "", True: "yes", False: "no"}[met],
+    ]  # fmt: skip
+
+
+def _short(rate: float) -> str:
+    return f"{rate / 1e6:.3g} M" if rate >= 1e6 else f"{rate / 1e3:.3g} k"
+
+
+def _conditions() -> str:
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("polars", "numpy", "msgspec"))
+    return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {libraries}"
+
+
+_HEADINGS = ["measurement", "events/CPU-s", "spread", "peak RSS", "growth", "per event", "ratio", "target", "met"]
+
+
+def _table(rows: list[list[str]]) -> str:
+    """A table that Markdown reads too."""
+    lines = [_HEADINGS, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADINGS))]
+    rule = ["-" * width for width in widths]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
+        for line in (lines[0], rule, *rows)
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

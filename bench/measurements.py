@@ -1,0 +1,258 @@
+"""The work of every measurement, by name. Preparing it is not timed."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from bench import reference
+from bench.columnar import COLLECTOR, IDENTITY, Chain, Feed, byte_blocks, line_blocks
+from collectors.pcap import FILE_HEADER_BYTES, PcapFramer
+from ringfence import codec, topology
+from ringfence.batch import Batch, EventClass
+from ringfence.segments import SegmentMap
+
+DATAGRAMS = 333  # about 10,000 records
+PCAP_BLOCK_BYTES = 3 << 19  # about 10,000 packets
+READ_BYTES = 1 << 20
+WORKER_LAPS = 20
+LOOK_UPS = 200_000
+
+Work = Callable[[], tuple[int, dict[str, int]]]
+"""Does the work once; returns how many events that were, and the verdicts or classes that it counted."""
+
+
+Use = Callable[[Chain, Batch], Iterable[object]]
+
+
+def _once(chain: Chain, blocks: Iterable[bytes], use: Use) -> tuple[int, dict[str, int]]:
+    """Feed all blocks to a chain, use every batch, and count rows and verdicts."""
+    chain.restart()
+    rows = 0
+    for block in blocks:
+        for batch in chain.batches(block):
+            rows += batch.frame.height
+            for _ in use(chain, batch):
+                pass
+    return rows, dict(chain.verdicts)
+
+
+def _rows_only(chain: Chain, batch: Batch) -> Iterable[object]:
+    return ()
+
+
+def _judged(chain: Chain, batch: Batch) -> Iterable[object]:
+    return chain.judged(batch)
+
+
+def _records(chain: Chain, batch: Batch) -> Iterable[object]:
+    return chain.records(batch)
+
+
+class _Null:
+    """Writes documents to the null device, as a sink would write them to a file."""
+
+    def __init__(self) -> None:
+        self._file = Path("/dev/null").open("wb", buffering=0)  # noqa: SIM115 -- open as long as the process
+
+    def __call__(self, chain: Chain, batch: Batch) -> Iterable[object]:
+        for part in chain.documents(batch):
+            self._file.write(part)
+        return ()
+
+
+def _eve(rows: int, use: Callable[[], Use], folder: Path) -> Work:
+    return partial(_once, Chain("suricata", folder, rows), line_blocks(folder / "eve.json", rows), use())
+
+
+def _netflow(use: Use, folder: Path) -> Work:
+    size = DATAGRAMS * (24 + 30 * 48)
+    return partial(_once, Chain("netflow", folder, 10_000), byte_blocks(folder / "netflow.v5", size), use)
+
+
+def _pflog(use: Use, folder: Path) -> Work:
+    return partial(_once, Chain("pflog", folder, 10_000), byte_blocks(folder / "pflog.pcap", PCAP_BLOCK_BYTES), use)
+
+
+def _pflog_decode_only(folder: Path) -> Work:
+    feed = Feed(PcapFramer())
+    frames = [feed.frames(block) for block in byte_blocks(folder / "pflog.pcap", PCAP_BLOCK_BYTES)]
+    decoder = Chain("pflog", folder, 10_000).decoder
+
+    def work() -> tuple[int, dict[str, int]]:
+        return sum(decoder.feed(block).taken for block in frames), {}
+
+    return work
+
+
+def _syslog(folder: Path) -> Work:
+    return partial(_once, Chain("syslog", folder, 5_000), line_blocks(folder / "syslog.log", 5_000), _rows_only)
+
+
+def _worker(folder: Path) -> Work:
+    """The whole chain over a stream that does not end: reads of 1 MiB, blocks sealed when 5,000 rows of a class wait."""
+
+    chain, write = Chain("suricata", folder, 5_000), _Null()
+
+    def work() -> tuple[int, dict[str, int]]:
+        rows = 0
+        for data in _laps(folder / "eve.json"):
+            chain.batcher.add(chain.decoder.feed(chain.feed.frames(data)).rows, 0.0)
+            for batch in chain.take() if chain.batcher.due(0.0) else ():
+                rows += batch.frame.height
+                write(chain, batch)
+        return rows, {}
+
+    return work
+
+
+def _laps(path: Path) -> Iterator[bytes]:
+    for _ in range(WORKER_LAPS):
+        with path.open("rb") as file:
+            while data := file.read(READ_BYTES):
+                yield data
+
+
+def _flow_batch(folder: Path) -> tuple[Chain, Batch]:
+    chain = Chain("suricata", folder, 10_000)
+    batches = [
+        batch
+        for batch in chain.batches(line_blocks(folder / "eve.json", 10_000)[0])
+        if batch.header.event_class is EventClass.FLOW
+    ]
+    return chain, batches[0]
+
+
+def _encode(folder: Path) -> Work:
+    _, batch = _flow_batch(folder)
+    return partial(_repeat, lambda: codec.encode(batch, b"0"), batch.frame.height)
+
+
+def _decode(folder: Path) -> Work:
+    _, batch = _flow_batch(folder)
+    records = codec.encode(batch, b"0")
+    return partial(_repeat, lambda: [codec.decode(record) for record in records], batch.frame.height)
+
+
+def _repeat(call: Callable[[], object], count: int, times: int = 20) -> tuple[int, dict[str, int]]:
+    for _ in range(times):
+        call()
+    return times * count, {}
+
+
+def _addresses(folder: Path) -> tuple[np.ndarray[tuple[int], np.dtype[np.uint32]], list[bytes]]:
+    """The source addresses of the EVE corpus, both families, over and over."""
+    chain = Chain("suricata", folder, 50_000)
+    frames = [batch.frame for batch in chain.batches((folder / "eve.json").read_bytes())]
+    four = pl.concat([frame["source.ip"].drop_nulls() for frame in frames]).to_numpy()
+    six = pl.concat([frame["source.ip6"].drop_nulls() for frame in frames]).to_list()
+    return np.resize(four, LOOK_UPS), (six * (LOOK_UPS // len(six) + 1))[:LOOK_UPS]
+
+
+def _look_up(version: int, folder: Path) -> Work:
+    segments = SegmentMap(topology.load(folder / "topology.yml"))
+    four, six = _addresses(folder)
+    return partial(_repeat, (lambda: segments.codes4(four)) if version == 4 else (lambda: segments.codes6(six)), LOOK_UPS)
+
+
+def _look_up_per_event(version: int, folder: Path) -> Work:
+    prefixes = reference.Prefixes(topology.load(folder / "topology.yml"), version)
+    four, six = _addresses(folder)
+    numbers = four.tolist() if version == 4 else [int.from_bytes(address, "big") for address in six]
+    return partial(_repeat, lambda: reference.look_up(prefixes, numbers), LOOK_UPS, 2)
+
+
+def _eve_decode_per_event(folder: Path) -> Work:
+    blocks = line_blocks(folder / "eve.json", 10_000)
+    chain = reference.EveChain(topology.load(folder / "topology.yml"), IDENTITY, COLLECTOR)
+
+    def work() -> tuple[int, dict[str, int]]:
+        return sum(sum(1 for _ in chain.decoded(block)) for block in blocks), {}
+
+    return work
+
+
+def _eve_chain_per_event(folder: Path) -> Work:
+    blocks, null = line_blocks(folder / "eve.json", 10_000), Path("/dev/null").open("w")  # noqa: SIM115 -- as above
+    chain = reference.EveChain(topology.load(folder / "topology.yml"), IDENTITY, COLLECTOR)
+
+    def work() -> tuple[int, dict[str, int]]:
+        verdicts: Counter[str] = Counter()
+        lines, position = 0, 0
+        for block in blocks:
+            null.writelines(f"{text}\n" for text in chain.documents(block, position, verdicts))
+            lines += block.count(b"\n")
+            position += len(block)
+        return lines, dict(verdicts)
+
+    return work
+
+
+def _netflow_per_event(is_judged: bool, folder: Path) -> Work:
+    data = (folder / "netflow.v5").read_bytes()
+    datagrams = [data[start : start + 24 + 30 * 48] for start in range(0, len(data), 24 + 30 * 48)]
+    judge = reference.PacketJudge(topology.load(folder / "topology.yml"))
+
+    def work() -> tuple[int, dict[str, int]]:
+        verdicts: Counter[str] = Counter()
+        for datagram in datagrams:
+            records = reference.netflow(datagram)
+            if is_judged:
+                judge.flows(records, verdicts)
+            else:
+                deque(records, maxlen=0)
+        return len(datagrams) * 30, dict(verdicts)
+
+    return work
+
+
+def _pflog_per_event(is_judged: bool, folder: Path) -> Work:
+    data = (folder / "pflog.pcap").read_bytes()
+    frames = PcapFramer().cut(data)[1]
+    judge = reference.PacketJudge(topology.load(folder / "topology.yml"))
+
+    def work() -> tuple[int, dict[str, int]]:
+        verdicts: Counter[str] = Counter()
+        packets = reference.pflog(data, FILE_HEADER_BYTES)
+        if is_judged:
+            judge.packets(packets, verdicts)
+        else:
+            deque(packets, maxlen=0)
+        return len(frames) - 2, dict(verdicts)
+
+    return work
+
+
+Prepare = Callable[[Path], Work]
+
+MEASUREMENTS: Mapping[str, Prepare] = {
+    "eve decode": partial(_eve, 10_000, lambda: _rows_only),
+    "eve chain, 10,000 rows": partial(_eve, 10_000, _Null),
+    "eve chain, 5,000 rows": partial(_eve, 5_000, _Null),
+    "eve chain up to the bus": partial(_eve, 10_000, lambda: _records),
+    "eve worker": _worker,
+    "netflow v5 decode": partial(_netflow, _rows_only),
+    "netflow v5 + segments + boundaries": partial(_netflow, _judged),
+    "pflog decode": _pflog_decode_only,
+    "pflog cut + decode": partial(_pflog, _rows_only),
+    "pflog + segments + boundaries": partial(_pflog, _judged),
+    "syslog decode": _syslog,
+    "block encode": _encode,
+    "block decode": _decode,
+    "segment look-up v4": partial(_look_up, 4),
+    "segment look-up v6": partial(_look_up, 6),
+    "per event: eve decode": _eve_decode_per_event,
+    "per event: eve chain": _eve_chain_per_event,
+    "per event: netflow v5 decode": partial(_netflow_per_event, False),
+    "per event: netflow v5 chain": partial(_netflow_per_event, True),
+    "per event: pflog decode": partial(_pflog_per_event, False),
+    "per event: pflog chain": partial(_pflog_per_event, True),
+    "per event: look-up v4": partial(_look_up_per_event, 4),
+    "per event: look-up v6": partial(_look_up_per_event, 6),
+}
+"""Preparation of each measurement by name; `bench/__main__.py` says what is compared with what."""
