@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from ringfence import bus, codec, documents, topology
 from ringfence.batch import Batch, Frames, Micros, Record, Source
 from ringfence.batching import Batcher, Batching
 from ringfence.component import Decoder, Framer
+from ringfence.schema import together
 
 IDENTITY = 0x5EED
 SOURCE = Source("bench", IDENTITY)
@@ -59,21 +60,20 @@ class Chain:
         self.feed = Feed(self._format.framer())
         self.verdicts: Counter[str] = Counter()
 
-    def batches(self, data: bytes) -> Iterator[Batch]:
-        """One batch per event class from the next bytes of the stream."""
-        return self.sealed(self.feed.frames(data))
+    def steps(self, blocks: Iterable[bytes]) -> Iterator[list[Batch]]:
+        """The stream in steps, as the runtime makes them: sealed when a class has enough rows, one batch per class."""
+        for data in blocks:
+            decoded = self.decoder.feed(self.feed.frames(data))
+            if decoded.problems:
+                raise ValueError(f"the corpus is refused: {decoded.problems[0]}")
+            self.batcher.add(decoded.rows, 0.0)
+            if self.batcher.due(0.0):
+                yield self.take()
+        yield self.take()
 
-    def sealed(self, frames: Frames) -> Iterator[Batch]:
-        """One batch per event class from some frames."""
-        decoded = self.decoder.feed(frames)
-        if decoded.problems:
-            raise ValueError(f"the corpus is refused: {decoded.problems[0]}")
-        self.batcher.add(decoded.rows, 0.0)
-        return self.take()
-
-    def take(self) -> Iterator[Batch]:
+    def take(self) -> list[Batch]:
         """Everything that the batcher holds."""
-        return (batch for _, batch in self.batcher.take(0))
+        return [batch for _, batch in self.batcher.take(0)]
 
     def judged(self, batch: Batch) -> tuple[Batch, list[Batch]]:
         """The batch with segment codes, and its boundary tests."""
@@ -85,17 +85,29 @@ class Chain:
             self.verdicts.update(dict(counts.iter_rows()))
         return processed.batch, tests
 
-    def documents(self, batch: Batch) -> Iterator[bytes]:
-        """The JSON lines of a batch and of its boundary tests."""
-        events, tests = self.judged(batch)
-        for part in (self._labels.process(events, Micros(0)).batch, *tests):
-            yield from documents.render(part, HIDDEN)
+    def documents(self, batches: list[Batch]) -> Iterator[bytes]:
+        """The JSON lines of a step: its events, and its boundary tests as one batch."""
+        tests = []
+        for batch in batches:
+            events, made = self.judged(batch)
+            tests += made
+            yield from documents.render(self._labels.process(events, Micros(0)).batch, HIDDEN)
+        for test in one_batch(tests):
+            yield from documents.render(test, HIDDEN)
 
-    def records(self, batch: Batch) -> Iterator[Record]:
-        """The blocks that the bus would carry."""
-        _, tests = self.judged(batch)
-        for part in (batch, *tests):
-            yield from codec.encode(part, b"0")
+    def records(self, batches: list[Batch]) -> Iterator[Record]:
+        """The blocks that the bus would carry for a step."""
+        tests = []
+        for batch in batches:
+            tests += self.judged(batch)[1]
+            yield from codec.encode(batch, b"0")
+        for test in one_batch(tests):
+            yield from codec.encode(test, b"0")
+
+
+def one_batch(tests: list[Batch]) -> list[Batch]:
+    """The boundary tests of a step as the process stage joins them; none when there are none."""
+    return [Batch(tests[0].header, together([test.frame for test in tests]))] if tests else []
 
 
 def line_blocks(path: Path, lines: int) -> list[bytes]:

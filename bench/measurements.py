@@ -13,13 +13,13 @@ import polars as pl
 from bench import reference
 from bench.columnar import COLLECTOR, IDENTITY, Chain, Feed, byte_blocks, line_blocks
 from collectors.pcap import FILE_HEADER_BYTES, PcapFramer
+from collectors.tail import CHUNK_BYTES
 from ringfence import codec, topology
 from ringfence.batch import Batch, EventClass
 from ringfence.segments import SegmentMap
 
 DATAGRAMS = 333  # about 10,000 records
 PCAP_BLOCK_BYTES = 3 << 19  # about 10,000 packets
-READ_BYTES = 1 << 20
 WORKER_LAPS = 20
 LOOK_UPS = 200_000
 
@@ -27,31 +27,29 @@ Work = Callable[[], tuple[int, dict[str, int]]]
 """Does the work once; returns how many events that were, and the verdicts or classes that it counted."""
 
 
-Use = Callable[[Chain, Batch], Iterable[object]]
+Use = Callable[[Chain, list[Batch]], Iterable[object]]
 
 
 def _once(chain: Chain, blocks: Iterable[bytes], use: Use) -> tuple[int, dict[str, int]]:
-    """Feed all blocks to a chain, use every batch, and count rows and verdicts."""
+    """Feed all blocks to a chain, use every step, and count rows and verdicts."""
     chain.restart()
     rows = 0
-    for block in blocks:
-        for batch in chain.batches(block):
-            rows += batch.frame.height
-            for _ in use(chain, batch):
-                pass
+    for step in chain.steps(blocks):
+        rows += sum(batch.frame.height for batch in step)
+        deque(use(chain, step), maxlen=0)
     return rows, dict(chain.verdicts)
 
 
-def _rows_only(chain: Chain, batch: Batch) -> Iterable[object]:
+def _rows_only(chain: Chain, step: list[Batch]) -> Iterable[object]:
     return ()
 
 
-def _judged(chain: Chain, batch: Batch) -> Iterable[object]:
-    return chain.judged(batch)
+def _judged(chain: Chain, step: list[Batch]) -> Iterable[object]:
+    return (chain.judged(batch) for batch in step)
 
 
-def _records(chain: Chain, batch: Batch) -> Iterable[object]:
-    return chain.records(batch)
+def _records(chain: Chain, step: list[Batch]) -> Iterable[object]:
+    return chain.records(step)
 
 
 class _Null:
@@ -60,14 +58,14 @@ class _Null:
     def __init__(self) -> None:
         self._file = Path("/dev/null").open("wb", buffering=0)  # noqa: SIM115 -- open as long as the process
 
-    def __call__(self, chain: Chain, batch: Batch) -> Iterable[object]:
-        for part in chain.documents(batch):
+    def __call__(self, chain: Chain, step: list[Batch]) -> Iterable[object]:
+        for part in chain.documents(step):
             self._file.write(part)
         return ()
 
 
 def _eve(rows: int, use: Callable[[], Use], folder: Path) -> Work:
-    return partial(_once, Chain("suricata", folder, rows), line_blocks(folder / "eve.json", rows), use())
+    return partial(_once, Chain("suricata", folder, rows), line_blocks(folder / "eve.json", 10_000), use())
 
 
 def _netflow(use: Use, folder: Path) -> Work:
@@ -95,17 +93,15 @@ def _syslog(folder: Path) -> Work:
 
 
 def _worker(folder: Path) -> Work:
-    """The whole chain over a stream that does not end: reads of 1 MiB, blocks sealed when 5,000 rows of a class wait."""
+    """The whole chain over a stream that does not end: reads as the tail shell makes them, blocks sealed when 5,000 rows of a class wait."""
 
     chain, write = Chain("suricata", folder, 5_000), _Null()
 
     def work() -> tuple[int, dict[str, int]]:
         rows = 0
-        for data in _laps(folder / "eve.json"):
-            chain.batcher.add(chain.decoder.feed(chain.feed.frames(data)).rows, 0.0)
-            for batch in chain.take() if chain.batcher.due(0.0) else ():
-                rows += batch.frame.height
-                write(chain, batch)
+        for step in chain.steps(_laps(folder / "eve.json")):
+            rows += sum(batch.frame.height for batch in step)
+            write(chain, step)
         return rows, {}
 
     return work
@@ -114,18 +110,14 @@ def _worker(folder: Path) -> Work:
 def _laps(path: Path) -> Iterator[bytes]:
     for _ in range(WORKER_LAPS):
         with path.open("rb") as file:
-            while data := file.read(READ_BYTES):
+            while data := file.read(CHUNK_BYTES):
                 yield data
 
 
 def _flow_batch(folder: Path) -> tuple[Chain, Batch]:
     chain = Chain("suricata", folder, 10_000)
-    batches = [
-        batch
-        for batch in chain.batches(line_blocks(folder / "eve.json", 10_000)[0])
-        if batch.header.event_class is EventClass.FLOW
-    ]
-    return chain, batches[0]
+    step = next(chain.steps(line_blocks(folder / "eve.json", 10_000)))
+    return chain, next(batch for batch in step if batch.header.event_class is EventClass.FLOW)
 
 
 def _encode(folder: Path) -> Work:
@@ -148,7 +140,7 @@ def _repeat(call: Callable[[], object], count: int, times: int = 20) -> tuple[in
 def _addresses(folder: Path) -> tuple[np.ndarray[tuple[int], np.dtype[np.uint32]], list[bytes]]:
     """The source addresses of the EVE corpus, both families, over and over."""
     chain = Chain("suricata", folder, 50_000)
-    frames = [batch.frame for batch in chain.batches((folder / "eve.json").read_bytes())]
+    frames = [batch.frame for step in chain.steps([(folder / "eve.json").read_bytes()]) for batch in step]
     four = pl.concat([frame["source.ip"].drop_nulls() for frame in frames]).to_numpy()
     six = pl.concat([frame["source.ip6"].drop_nulls() for frame in frames]).to_list()
     return np.resize(four, LOOK_UPS), (six * (LOOK_UPS // len(six) + 1))[:LOOK_UPS]

@@ -170,6 +170,8 @@ class SuricataDecoder:
             columns["observer.name"] = pl.Series(columns["observer.name"], dtype=pl.String).fill_null(self._observer)
         if self._keep_original or event_class is EventClass.GENERIC:
             columns["event.original"] = run.original()[pl.Series(rows.astype(np.uint32))]
+        if run.frames.lossy and event_class in (EventClass.FLOW, EventClass.ALERT):
+            columns["ringfence.evidence.lossy"] = np.isin(run.frames.source[rows], list(run.frames.lossy))
         columns["ringfence.event.position"] = run.frames.positions[rows]
         columns["ringfence.event.source"] = run.identities[run.frames.source[rows]]
         frame = build_frame(event_class, columns)

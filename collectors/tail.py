@@ -38,7 +38,7 @@ from ringfence.component import Delivery, Framer
 from ringfence.errors import EndOfInput, Permanent, Retryable
 from ringfence.files import FINGERPRINT_BYTES, identity_of
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 4 << 20  # some 5,000 lines of EVE: a decoder wants many at once, the loop wants it back in 50 ms
 POLL_SECS = 0.2
 
 _log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class _Saved(msgspec.Struct, frozen=True):
 class TailShell:
     """Reads `path` from its beginning or its saved position. Local files only, which answer at once or not at all.
 
-    A read of 1 MiB from a local file takes about 0.2 ms, less than handing it to a thread and back would cost the loop.
+    A read of 4 MiB from a local file takes 1 ms, a fraction of what decoding it takes in the same loop.
     """
 
     def __init__(

@@ -86,8 +86,8 @@ def load(path: Path) -> Config:
                 if component is not None:
                     components[group][name] = component
     faults += _clashes(components, document)
-    if declared is not None and not faults and not declared.collectors and not declared.sinks:
-        faults.append(document.fault((), "declares neither collectors nor sinks: there is nothing to run"))
+    if declared is not None and not faults and not (declared.collectors or declared.sinks or declared.topology):
+        faults.append(document.fault((), "declares neither collectors, nor sinks, nor a topology: there is nothing to run"))
     if faults or declared is None:
         raise ConfigError(faults)
     return Config(

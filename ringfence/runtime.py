@@ -31,6 +31,7 @@ STAGES: tuple[Stage, ...] = ("all", "collect", "process", "sink")
 PROCESSORS = ("segments", "boundaries")
 ENRICHERS = ("segments", "labels")
 PROCESS_GROUP = "ringfence.process"
+SAME_SIGNAL_SECS = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class Runtime:
         self._processed = asyncio.Event()
         self._reloadable: list[ProcessStage | SinkStage] = []
         self._listening = asyncio.Event()
+        self._stopped_at = 0.0
 
     @property
     def _instance(self) -> str:
@@ -177,9 +179,12 @@ class Runtime:
         loop.add_signal_handler(signal.SIGHUP, self.reload_topology)
 
     def _on_stop_signal(self) -> None:
+        if self._stop.is_set() and self._clock.monotonic() - self._stopped_at < SAME_SIGNAL_SECS:
+            return  # timeout(1) and terminals signal the process and its group: the same wish, twice
         if self._stop.is_set():
             _log.warning("second signal: ending at once; what is not committed will be read again")
             os._exit(1)
+        self._stopped_at = self._clock.monotonic()
         _log.info("stopping: what was taken is delivered first; a second signal ends at once")
         self.stop()
 

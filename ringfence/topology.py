@@ -21,6 +21,8 @@ from ringfence.errors import ConfigError, ConfigFault
 OUTSIDE = "outside"
 AMBIGUOUS = "ambiguous"
 ANY = "*"
+MAX_SEGMENTS = 65_000
+"""Codes of segments have 16 bits."""
 ALL = "all"
 """Every service, as `any`."""
 
@@ -203,6 +205,8 @@ def _services(declared: _File, document: yamlfile.Document) -> Iterator[ConfigFa
 
 
 def _ends(declared: _File, document: yamlfile.Document) -> Iterator[ConfigFault]:
+    if len(declared.segments) > MAX_SEGMENTS:
+        yield document.fault(("segments",), f"{len(declared.segments)} segments; at most {MAX_SEGMENTS} are accepted")
     names = [*declared.segments, OUTSIDE, ANY]
     for reserved in {OUTSIDE, AMBIGUOUS} & declared.segments.keys():
         yield document.fault(("segments", reserved), f"the name {reserved!r} is taken by ringfence itself")

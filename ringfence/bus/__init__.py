@@ -84,6 +84,15 @@ class BusSettings(BaseModel):
     """Kafka: name of this process among those that run the same stage; stays the same when the process starts again."""
 
     @model_validator(mode="after")
+    def _has_room_to_roll(self) -> BusSettings:
+        """Only whole files are dropped, and never the active one: with less than two nothing could ever give way."""
+        if self.max_bytes < 2 * self.segment_bytes:
+            raise ValueError(
+                f"max_bytes {self.max_bytes} is less than two segment files of {self.segment_bytes}; raise it, or lower segment_bytes"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _login_is_complete(self) -> BusSettings:
         uses_sasl = self.security_protocol.startswith("SASL")
         given = (self.sasl_mechanism, self.sasl_username, self.sasl_password)

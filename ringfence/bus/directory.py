@@ -161,7 +161,7 @@ class Directory:
             return True
         if not size or self.free_bytes() < AMPLE * size:
             return False
-        with path.open("wb") as file:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
             try:
                 os.posix_fallocate(file.fileno(), 0, size)
             except OSError:

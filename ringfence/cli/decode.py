@@ -51,6 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             with Path(arguments.file).open("rb") as stream:
                 found = show(chosen, stream, arguments.file, year_of(stream, arguments.year))
+        except BrokenPipeError:
+            raise  # of our output, not of the file
         except OSError as error:
             raise Permanent(f"{arguments.file} cannot be read: {error.strerror}") from None
     return ExitCode.FOUND if found else ExitCode.OK

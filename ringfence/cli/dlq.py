@@ -20,7 +20,7 @@ from rich.table import Table
 from ringfence import bus, codec, config, deadletter, documents
 from ringfence.batch import Frames, Position, Record, Source, Step
 from ringfence.batching import Batcher
-from ringfence.cli.options import Subparsers, add_config, say
+from ringfence.cli.options import Subparsers, add_config, counted, say
 from ringfence.component import Bus, Decoder
 from ringfence.config import Config
 from ringfence.console import show
@@ -85,7 +85,7 @@ def _list(arguments: argparse.Namespace) -> int:
     if not letters:
         say("No dead letters.")
         return ExitCode.OK
-    table = Table(title=f"{len(letters):,} dead letters", title_justify="left")
+    table = Table(title=counted(len(letters), "dead letter"), title_justify="left")
     for heading in ("id", "stage", "component", "reason", "where", "what", "tries"):
         table.add_column(heading, overflow="fold", no_wrap=heading == "id")
     for letter in letters:

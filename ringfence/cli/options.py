@@ -40,6 +40,11 @@ def year_of(stream: BinaryIO, named: int | None) -> int:
     return named or datetime.fromtimestamp(os.fstat(stream.fileno()).st_mtime, UTC).year
 
 
+def counted(count: int, thing: str) -> str:
+    """`1 dead letter`, `2,000 dead letters`."""
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
+
+
 def say(text: str) -> None:
     """A line on standard output with control characters of foreign text escaped."""
     sys.stdout.write(printable(text, keep="\n") + "\n")

@@ -25,7 +25,7 @@ from ringfence import bus, registry, topology
 from ringfence.batching import Batching
 from ringfence.bus import BusSettings
 from ringfence.cli import ledger as ledger_verb
-from ringfence.cli.options import Subparsers, add_year, year_of
+from ringfence.cli.options import Subparsers, add_year, counted, year_of
 from ringfence.component import BuildContext, Collector, Format
 from ringfence.config import Config
 from ringfence.errors import ExitCode, Permanent
@@ -87,6 +87,10 @@ def run(arguments: argparse.Namespace) -> int:
     loaded = topology.load(arguments.topology)
     inputs = [_input(path, arguments) for path in arguments.files]
     out: Path = arguments.out
+    if arguments.bus == "memory:":
+        raise Permanent(
+            "a replay needs a bus that outlives a crash; leave --bus out, or give it sqlite:PATH or kafka://HOST:PORT"
+        )
     if (out / SUMMARY_FILE).exists():
         raise Permanent(f"{out} holds the result of a finished replay; choose another folder, or remove it")
     config = _config(arguments, inputs, loaded, out)
@@ -206,10 +210,13 @@ async def _summary(config: Config, inputs: Sequence[_Input]) -> tuple[dict[str, 
 def _print(summary: dict[str, Any], matrix: Matrix, loaded: Topology, out: Path) -> None:
     console = Console()
     matrix.print(console, list(loaded.segments))
-    counted = f"{summary['events']:,} events, {summary['boundary_tests']:,} boundary tests, {summary['dead']:,} dead letters"
+    made = ", ".join(
+        counted(summary[key], word)
+        for key, word in (("events", "event"), ("boundary_tests", "boundary test"), ("dead", "dead letter"))
+    )
     balance = (
         "the ledger balances"
         if not summary["ledger"]["imbalance"]
         else f"the ledger is off by {summary['ledger']['imbalance']:,}"
     )
-    console.print(f"{counted}; {balance}. Results are in {printable(str(out))}.", highlight=False, soft_wrap=True)
+    console.print(f"{made}; {balance}. Results are in {printable(str(out))}.", highlight=False, soft_wrap=True)

@@ -7,7 +7,7 @@ from ringfence.bus import BusSettings, open_bus
 
 
 @pytest.mark.parametrize(
-    "url", ["", "memory", "memory:x", "sqlite:", "kafka://", "kafka://host", "kafka://a:1,b", "redis://a:1"]
+    "url", ["", "memory", "memory:x", "sqlite:", "kafka://", "kafka://host", "kafka://a:1,b", "kafka://a:1/Lab", "redis://a:1"]
 )
 def test_a_bad_url_says_what_is_accepted(url: str) -> None:
     with pytest.raises(ValueError, match=r"memory:, sqlite:PATH and kafka://HOST:PORT"):
@@ -15,7 +15,13 @@ def test_a_bad_url_says_what_is_accepted(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "engine"), [("memory:", "MemoryBus"), ("sqlite:/x", "EmbeddedBus"), ("kafka://a:1,b:2", "KafkaBus")]
+    ("url", "engine"),
+    [
+        ("memory:", "MemoryBus"),
+        ("sqlite:/x", "EmbeddedBus"),
+        ("kafka://a:1,b:2", "KafkaBus"),
+        ("kafka://a:1/lab", "PrefixedBus"),
+    ],
 )
 def test_the_url_chooses_the_engine(url: str, engine: str) -> None:
     assert type(open_bus(url)).__name__ == engine
@@ -33,3 +39,8 @@ def test_the_password_is_a_reference_and_never_shown() -> None:
 def test_settings_that_make_no_sense_are_refused(values: dict[str, str]) -> None:
     with pytest.raises(ValidationError):
         BusSettings.model_validate(values)
+
+
+def test_less_room_than_two_segment_files_is_refused() -> None:
+    with pytest.raises(ValidationError, match="is less than two segment files"):
+        BusSettings(segment_bytes=1 << 20, max_bytes=(2 << 20) - 1)

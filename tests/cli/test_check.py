@@ -105,4 +105,4 @@ def test_an_empty_configuration_has_nothing_to_run(tmp_path: Path) -> None:
     outcome = ringfence("check", _file(tmp_path, "bus: 'memory:'\n"))
 
     assert outcome.code == ExitCode.CONFIG
-    assert "declares neither collectors nor sinks" in outcome.err
+    assert "declares neither collectors, nor sinks, nor a topology" in outcome.err

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 from ringfence.errors import ExitCode
-from tests.cli.command import ringfence
+from tests.cli.command import command, ringfence
 from tests.eve_lines import flow
 
 
@@ -49,3 +50,16 @@ def test_control_characters_of_the_input_do_not_reach_the_terminal() -> None:
     outcome = ringfence("decode", "eve", "-", stdin=b"\x1b]0;owned\x07{\n")
 
     assert "\x1b" not in outcome.err
+
+
+def test_a_reader_that_leaves_is_no_error_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "eve.json"
+    path.write_bytes(b"".join(flow(serial) for serial in range(20_000)))
+    with subprocess.Popen(command("decode", "eve", path), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+
+    assert errors == b""

@@ -58,7 +58,9 @@ def test_every_boundary_has_the_verdicts_that_the_story_implies(demo: tuple[Path
 
 
 def test_the_breach_is_seen_by_firewall_and_ids(demo: tuple[Path, Outcome]) -> None:
-    breaches = [test for test in _documents(demo[0] / "boundary.jsonl") if test["ringfence"]["boundary"]["verdict"] == "breached"]
+    breaches = [
+        test for test in _documents(demo[0] / "boundary.jsonl") if test["ringfence"]["boundary"]["verdict"] == "breached"
+    ]
 
     sensors = Counter((test["ringfence"]["evidence"]["module"], test["ringfence"]["evidence"]["class"]) for test in breaches)
     assert sensors == {("pf", "pf"): 40, ("suricata", "ssh"): 40, ("suricata", "flow"): 40}
@@ -105,5 +107,7 @@ def test_a_folder_that_is_not_of_a_demo_is_left_alone(tmp_path: Path) -> None:
     outcome = ringfence("demo", "--out", tmp_path)
 
     assert outcome.code == ExitCode.IO
-    assert outcome.err == f"ringfence demo: {tmp_path} is not empty and not of an earlier demo; choose another folder with --out\n"
+    assert (
+        outcome.err == f"ringfence demo: {tmp_path} is not empty and not of an earlier demo; choose another folder with --out\n"
+    )
     assert (tmp_path / "thesis.tex").read_text() == "years of work"

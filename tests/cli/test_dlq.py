@@ -69,7 +69,10 @@ def test_a_letter_that_fails_again_keeps_its_first_cause_and_counts_the_try(conf
     outcome = ringfence("dlq", "replay", "--config", config, "--reason", "wrong_type")
     letters = ringfence("dlq", "list", "--config", config, "--json")
 
-    found = {letter["ringfence"]["dead"]["reason"]: letter["ringfence"]["dead"] for letter in map(json.loads, letters.out.splitlines())}
+    found = {
+        letter["ringfence"]["dead"]["reason"]: letter["ringfence"]["dead"]
+        for letter in map(json.loads, letters.out.splitlines())
+    }
     assert outcome.code == ExitCode.FOUND
     assert outcome.out == "0 replayed, 1 failed again, 1 left as they were\n"
     assert (found["wrong_type"]["attempts"], found["malformed"]["attempts"]) == (2, 1)
@@ -87,7 +90,10 @@ def test_a_letter_that_the_decoder_takes_now_goes_on_under_the_id_it_would_have_
     outcome = ringfence("dlq", "replay", "--config", path)
     ringfence("run", path)
 
-    events = {document["event"]["id"]: document for document in map(json.loads, (tmp_path / "out/events.jsonl").read_text().splitlines())}
+    events = {
+        document["event"]["id"]: document
+        for document in map(json.loads, (tmp_path / "out/events.jsonl").read_text().splitlines())
+    }
     assert outcome.out == "1 replayed, 0 failed again, 0 left as they were\n"
     assert events[letter]["message"] == "hello"
     assert ringfence("dlq", "list", "--config", path).out == "No dead letters.\n"

@@ -74,7 +74,9 @@ def test_a_finished_replay_is_not_overwritten(tmp_path: Path) -> None:
     outcome = ringfence("replay", eve, "--topology", topology, "--out", out)
 
     assert outcome.code == ExitCode.IO
-    assert outcome.err == f"ringfence replay: {out} holds the result of a finished replay; choose another folder, or remove it\n"
+    assert (
+        outcome.err == f"ringfence replay: {out} holds the result of a finished replay; choose another folder, or remove it\n"
+    )
 
 
 def test_a_file_of_no_known_format_is_named(tmp_path: Path) -> None:
@@ -96,3 +98,12 @@ def test_a_faulty_topology_is_a_configuration_error(tmp_path: Path) -> None:
 
     assert outcome.code == ExitCode.CONFIG
     assert "topology.yml:2: intents[0].from: no segment is called 'a'" in outcome.err
+
+
+def test_a_bus_that_keeps_nothing_is_refused(tmp_path: Path) -> None:
+    eve, _ = _files(tmp_path)
+
+    outcome = ringfence("replay", eve, "--topology", topology_file(tmp_path), "--out", tmp_path / "out", "--bus", "memory:")
+
+    assert outcome.code == ExitCode.IO
+    assert "a replay needs a bus that outlives a crash" in outcome.err

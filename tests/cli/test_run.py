@@ -74,6 +74,19 @@ def test_sigterm_delivers_what_was_taken_and_ends_well(tmp_path: Path) -> None:
     assert (tmp_path / "out/events.jsonl").read_bytes().count(b"\n") == 1000
 
 
+def test_the_same_signal_twice_at_once_is_one_wish(tmp_path: Path) -> None:
+    config = _config(tmp_path)
+    (tmp_path / "eve.json").write_bytes(b"".join(flow(serial) for serial in range(1000)))
+    with _running("run", config) as process:
+        _wait_for_lines(tmp_path / "out/events.jsonl", 1, process)
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+
+    assert process.returncode == ExitCode.OK
+    assert (tmp_path / "out/events.jsonl").read_bytes().count(b"\n") == 1000
+
+
 def test_stages_work_as_separate_processes_on_the_embedded_bus(tmp_path: Path) -> None:
     config = _config(tmp_path)
     (tmp_path / "eve.json").write_bytes(flow(1) + flow(2, port=22))
@@ -84,7 +97,10 @@ def test_stages_work_as_separate_processes_on_the_embedded_bus(tmp_path: Path) -
     ):
         _wait_for_lines(tmp_path / "out/boundary.jsonl", 2, sink)
 
-    verdicts = [json.loads(line)["ringfence"]["boundary"]["verdict"] for line in (tmp_path / "out/boundary.jsonl").read_text().splitlines()]
+    verdicts = [
+        json.loads(line)["ringfence"]["boundary"]["verdict"]
+        for line in (tmp_path / "out/boundary.jsonl").read_text().splitlines()
+    ]
     assert verdicts == ["permitted", "breached"]
 
 
@@ -111,7 +127,10 @@ def test_a_topology_is_reloaded_live_and_a_faulty_one_is_refused(tmp_path: Path)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=30)
 
-    verdicts = [json.loads(line)["ringfence"]["boundary"]["verdict"] for line in (tmp_path / "out/boundary.jsonl").read_text().splitlines()]
+    verdicts = [
+        json.loads(line)["ringfence"]["boundary"]["verdict"]
+        for line in (tmp_path / "out/boundary.jsonl").read_text().splitlines()
+    ]
     assert verdicts[:2] == ["breached", "breached"]
     assert verdicts[-1] == "permitted"
     assert b"the topology is not reloaded, the last good one stays" in errors

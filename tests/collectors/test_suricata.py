@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.suricata import EVENT_CLASSES, KIND, SuricataDecoder
-from ringfence.batch import Decoded, ProblemCode, Source, frames_of
+from ringfence.batch import Decoded, EventClass, ProblemCode, Source, frames_of
 from ringfence.component import BuildContext
 from ringfence.jsonlines import MAX_LINE_BYTES
 from ringfence.topology import EMPTY
 from tests import frames
+from tests.eve_lines import flow
 
 SOURCE = Source("eve.json", 0xFEED)
 AT = "2026-11-25T07:44:23.123456+0000"
@@ -347,3 +349,11 @@ def test_the_entry_point_builds_the_collector() -> None:
     settings = KIND.settings.model_validate({"path": "/var/log/eve.json", "original": "drop"})
 
     assert KIND.build(settings, BuildContext("ids", EMPTY)).module == "suricata"
+
+
+def test_rows_of_a_stream_that_lost_lines_are_marked_lossy() -> None:
+    block = replace(frames_of([flow(1), flow(2)], Source("eve", 1)), lossy=frozenset({0}))
+
+    decoded = SuricataDecoder().feed(block)
+
+    assert decoded.rows[EventClass.FLOW]["ringfence.evidence.lossy"].to_list() == [True, True]
