@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ringfence.batch import Position, Record, Step
-from ringfence.bus import BusSettings, open_bus
+from ringfence.bus import TOPICS, BusSettings, open_bus
 from ringfence.bus.kafka import KafkaBus
 from ringfence.component import Bus
 from ringfence.errors import Fenced
@@ -50,7 +50,7 @@ class Engine:
             self.url, self.settings, {self.name(g): [self.name(t) for t in ts] for g, ts in (required or {}).items()}
         )
         if isinstance(bus, KafkaBus):
-            await bus.create_topics([self.name(topic) for topic in self.topics])
+            await bus.create_topics([*TOPICS, *(self.name(topic) for topic in self.topics)])
         await bus.open()
         try:
             yield bus
