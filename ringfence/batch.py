@@ -88,6 +88,14 @@ class Frames:
         """The bytes of one frame, as they arrived."""
         return self.data[self.offsets[index] : self.offsets[index + 1]]
 
+    def part(self, start: int, stop: int) -> Frames:
+        """The frames from `start` up to `stop`."""
+        low, high = int(self.offsets[start]), int(self.offsets[stop])
+        offsets = self.offsets[start : stop + 1] - low
+        rows = slice(start, stop)
+        received, source, positions = self.received_us[rows], self.source[rows], self.positions[rows]
+        return Frames(self.data[low:high], offsets, received, source, self.sources, positions, self.lossy)
+
     def slices(self) -> list[bytes]:
         """Every frame as its own bytes object, in order."""
         bounds = self.offsets.tolist()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +18,7 @@ from typing import Any
 import polars as pl
 
 from ringfence import bus, codec, deadletter
-from ringfence.batch import Batch, EventClass, Micros, Position, Problem, ProblemCode, Record, Step
+from ringfence.batch import Batch, Decoded, EventClass, Frames, Micros, Position, Problem, ProblemCode, Record, Step
 from ringfence.batching import Batcher, Batching
 from ringfence.clock import Clock
 from ringfence.codec import BadBlock, time_span
@@ -170,22 +170,39 @@ class _Collecting:
 
     def take(self, delivery: Delivery, clock: Clock) -> None:
         """Decode what a shell delivered."""
-        decoded = self.collector.decoder.feed(delivery.frames)
+        for decoded in self._decoded(delivery.frames):
+            self._add(decoded, clock)
+        self.position = delivery.position
+        self._moved = True
+        self._counts.received += len(delivery.frames)
+        RECEIVED.labels(self.name).inc(len(delivery.frames))
+        for hop, lost in delivery.shed.items():
+            self._counts.shed += lost
+            DROPPED.labels(self.name, hop).inc(lost)
+
+    def _decoded(self, frames: Frames) -> Iterator[Decoded]:
+        """Decode; frames that crash the decoder (a bug in it) are halved until those that do are alone."""
+        try:
+            yield self.collector.decoder.feed(frames)
+            return
+        except _CRASHES as error:
+            if len(frames) <= 1:
+                _log.exception("a frame crashed the decoder of %s and is dead-lettered: %s", self.name, error)
+                yield Decoded({}, 0, [_crashed_frame(frames, error)] if len(frames) else ())
+                return
+        middle = len(frames) // 2
+        yield from self._decoded(frames.part(0, middle))
+        yield from self._decoded(frames.part(middle, len(frames)))
+
+    def _add(self, decoded: Decoded, clock: Clock) -> None:
         now_us = clock.now()
         self._letters += [deadletter.from_problem(problem, "collect", self.name, now_us) for problem in decoded.problems]
         self.batcher.add(decoded.rows, clock.monotonic())
-        self.position = delivery.position
-        self._moved = True
         counts = self._counts
-        counts.received += len(delivery.frames)
         counts.done += decoded.taken
         counts.dead += len(decoded.problems)
         counts.filtered += sum(decoded.filtered.values())
         counts.held = decoded.held
-        RECEIVED.labels(self.name).inc(len(delivery.frames))
-        for hop, lost in delivery.shed.items():
-            counts.shed += lost
-            DROPPED.labels(self.name, hop).inc(lost)
         for problem in decoded.problems:
             REJECTED.labels(self.name, str(problem.code)).inc()
 
@@ -489,6 +506,12 @@ def part_of(batch: Batch, frame: pl.DataFrame) -> Batch:
     """Some rows of a batch as a batch."""
     low, high = time_span(frame)
     return Batch(replace(batch.header, rows=frame.height, time_min_us=low, time_max_us=high), frame)
+
+
+def _crashed_frame(frames: Frames, error: BaseException) -> Problem:
+    detail = f"{type(error).__name__}: {error}"
+    source = frames.sources[int(frames.source[0])]
+    return Problem(ProblemCode.CRASHED, detail, 0, None, None, frames.frame(0), source, int(frames.positions[0]))
 
 
 def _crashed(batch: Batch, error: BaseException) -> Problem:

@@ -13,7 +13,7 @@ from collectors.suricata import SuricataDecoder
 from processors.boundaries import Boundaries
 from processors.segments import Segments
 from ringfence import bus, codec, ledger, topology
-from ringfence.batch import Batch, Micros, Problem, ProblemCode, Record
+from ringfence.batch import Batch, Decoded, Frames, Micros, Problem, ProblemCode, Record
 from ringfence.batching import Batching
 from ringfence.bus import BusSettings, open_bus
 from ringfence.clock import HandClock, SystemClock
@@ -236,3 +236,21 @@ def test_the_hand_clock_never_waits() -> None:
     asyncio.run(clock.sleep(3600))
 
     assert clock.slept == [3600]
+
+
+def test_only_the_frame_that_crashes_a_decoder_is_dead_lettered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = Chain(tmp_path, [[flow(serial) for serial in range(10, 17)]])
+    feed = SuricataDecoder.feed
+
+    def buggy(self: SuricataDecoder, frames: Frames) -> Decoded:
+        if b'"flow_id":13,' in frames.data:
+            raise pl.exceptions.PanicException("unlucky")
+        return feed(self, frames)
+
+    monkeypatch.setattr(SuricataDecoder, "feed", buggy)
+    book = chain.run()
+
+    assert chain.kept(bus.EVENTS) == 6
+    assert chain.kept(bus.DEAD) == 1
+    assert book.components["ringfence.collect.list"].dead == 1
+    assert book.imbalance == 0
