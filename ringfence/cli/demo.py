@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import shutil
 import socket
+import sys
 import urllib.request
 from collections import Counter
 from collections.abc import Coroutine
@@ -62,14 +63,15 @@ def run(arguments: argparse.Namespace) -> int:
     book = asyncio.run(ledger_verb.read(loaded))
     console.print("The ledger balances: nothing was lost." if not book.imbalance else f"The ledger is off by {book.imbalance}.")
     folder = printable(str(out))
+    ringfence = printable(sys.argv[0]) if sys.argv[0].endswith("ringfence") else "ringfence"
     console.print(f"""
 Look at it:
   {folder}/boundary.jsonl   every boundary test: where, when, which boundary, who, verdict, evidence
   {folder}/events.jsonl     every event in ECS
   {folder}/dead.jsonl       what could not be decoded, and why
   {folder}/metrics.txt      what Prometheus would scrape
-  ringfence ledger {folder}/{CONFIG_FILE}
-  ringfence dlq list --config {folder}/{CONFIG_FILE}""")
+  {ringfence} ledger {folder}/{CONFIG_FILE}
+  {ringfence} dlq list --config {folder}/{CONFIG_FILE}""")
     return ExitCode.FOUND if book.imbalance else ExitCode.OK
 
 
