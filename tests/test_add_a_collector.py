@@ -64,7 +64,15 @@ def test_its_rows_go_through_the_whole_chain(package: Path) -> None:
     (package / "topology.yml").write_text("segments: {hall: {networks: [10.0.0.0/24]}}\n")
 
     done = _ringfence(
-        package, "replay", package / "doors.log", "--topology", package / "topology.yml", "--out", package / "out"
+        package,
+        "replay",
+        package / "doors.log",
+        "--format",
+        "doors",
+        "--topology",
+        package / "topology.yml",
+        "--out",
+        package / "out",
     )
 
     assert done.returncode == ExitCode.OK, done.stderr
