@@ -1,7 +1,7 @@
 """Runs a configuration: opens the bus, starts the stages, and brings them to an end in the order of the data.
 
 All stages run in one process by default, or one kind per process with `--stage`. SIGTERM or SIGINT stops the collectors;
-what they took is committed, processed and delivered before the process ends. A second signal ends it at once, which is as
+what they took is committed, processed and delivered before the process ends, within DRAIN_SECS. A second signal ends it at once, which is as
 safe as kill -9. SIGHUP reloads the topology: checked first, the last good one kept.
 """
 
@@ -14,7 +14,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from ringfence import bus, topology
 from ringfence.bus import open_bus
@@ -32,6 +32,7 @@ PROCESSORS = ("segments", "boundaries")
 ENRICHERS = ("segments", "labels")
 PROCESS_GROUP = "ringfence.process"
 SAME_SIGNAL_SECS = 1.0
+DRAIN_SECS = 20.0
 
 _log = logging.getLogger(__name__)
 
@@ -84,6 +85,11 @@ class Runtime:
     def _enrichers(self) -> list[Processor]:
         return self._config.processors(ENRICHERS, self._topology)
 
+    @property
+    def was_stopped(self) -> bool:
+        """True when run() ended because of stop() or a signal, not at the end of the inputs."""
+        return self._stop.is_set()
+
     async def listening(self) -> None:
         """Wait until every collector has opened its input."""
         await self._listening.wait()
@@ -103,14 +109,32 @@ class Runtime:
         try:
             await engine.open()
             TOPOLOGY_LOADED.set(self._clock.now() / 1_000_000)
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._collect(engine))
-                group.create_task(self._process(engine))
-                group.create_task(self._deliver(engine))
+            await self._until_ended(asyncio.ensure_future(self._stages(engine)))
         except BaseExceptionGroup as failures:
             raise first_failure(failures) from None
         finally:
             await engine.close()
+
+    async def _stages(self, engine: Bus) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._collect(engine))
+            group.create_task(self._process(engine))
+            group.create_task(self._deliver(engine))
+
+    async def _until_ended(self, work: asyncio.Future[None]) -> None:
+        """Wait for the stages; once stopped, for DRAIN_SECS at most: a full disk or a dead server must not hold a stop."""
+        stop: asyncio.Future[Any] = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                await asyncio.wait((work,), timeout=DRAIN_SECS)
+            if work.done():
+                return work.result()
+            _log.warning("not everything could be delivered in %d s; the rest stays where it is for the next start", DRAIN_SECS)
+        finally:
+            stop.cancel()
+            work.cancel()
+            await asyncio.wait((work,))
 
     async def _collect(self, engine: Bus) -> None:
         if self._options.stage in ("all", "collect"):

@@ -28,7 +28,7 @@ from ringfence.cli import ledger as ledger_verb
 from ringfence.cli.options import Subparsers, add_year, counted, year_of
 from ringfence.component import BuildContext, Collector, Format
 from ringfence.config import Config
-from ringfence.errors import ExitCode, Permanent
+from ringfence.errors import ExitCode, Permanent, Retryable
 from ringfence.matrix import Matrix
 from ringfence.runtime import Options, Runtime, bus_of
 from ringfence.stages import SINK_STATE
@@ -96,7 +96,9 @@ def run(arguments: argparse.Namespace) -> int:
     config = _config(arguments, inputs, loaded, out)
     asyncio.run(bus_of(config).create_topics())  # they are this replay's own
     with _progress(inputs) as on_progress:
-        asyncio.run(Runtime(config, Options(one_by_one=True, on_progress=on_progress)).run())
+        was_stopped = asyncio.run(_run(config, on_progress))
+    if was_stopped:
+        raise Retryable("stopped before the end; the same command goes on from here")
     summary, matrix = asyncio.run(_summary(config, inputs))
     text = json.dumps(summary, indent=2) + "\n"
     (out / SUMMARY_FILE).write_text(text)
@@ -107,6 +109,12 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(summary, matrix, loaded, out)
     return ExitCode.OK
+
+
+async def _run(config: Config, on_progress: Callable[[str, int], None]) -> bool:
+    runtime = Runtime(config, Options(one_by_one=True, on_progress=on_progress))
+    await runtime.run()
+    return runtime.was_stopped
 
 
 def _input(path: Path, arguments: argparse.Namespace) -> _Input:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from ringfence.demo import exporters
 from ringfence.demo.exporters import BLOCK, TCP, Talk
 from ringfence.errors import ExitCode
-from tests.cli.command import ringfence
+from tests.cli.command import command, ringfence
 from tests.eve_lines import flow, topology_file
 
 
@@ -107,3 +110,22 @@ def test_a_bus_that_keeps_nothing_is_refused(tmp_path: Path) -> None:
 
     assert outcome.code == ExitCode.IO
     assert "a replay needs a bus that outlives a crash" in outcome.err
+
+
+def test_a_replay_that_is_stopped_says_so_and_goes_on_with_the_same_command(tmp_path: Path) -> None:
+    eve, out = tmp_path / "eve.json", tmp_path / "out"
+    eve.write_bytes(b"".join(flow(serial) for serial in range(100_000)))
+    arguments = ("replay", eve, "--topology", topology_file(tmp_path), "--out", out)
+    with subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        while process.poll() is None and not (out / "events.jsonl").is_file():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finished_early = (out / "summary.json").exists()
+
+    again = ringfence(*arguments)
+
+    assert errors.decode().splitlines()[-1] == "ringfence replay: stopped before the end; the same command goes on from here"
+    assert (process.returncode, finished_early, again.code) == (ExitCode.IO, False, ExitCode.OK)
+    assert json.loads((out / "summary.json").read_text())["events"] == 100_000

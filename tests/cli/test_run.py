@@ -216,3 +216,29 @@ def test_a_file_without_permission_is_one_sentence(tmp_path: Path) -> None:
 
     assert outcome.code == ExitCode.IO
     assert "cannot be read: Permission denied" in outcome.err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root: run the tests as root")
+def test_a_full_disk_holds_neither_the_data_nor_the_end(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", small], capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets nobody mount a tmpfs")
+    try:
+        config = _config(tmp_path, CONFIG.replace("path: out", "path: small").replace("follow: true", "follow: false"))
+        (tmp_path / "eve.json").write_bytes(b"".join(flow(serial) for serial in range(10_000)))
+        with _running("run", config) as process:
+            _wait_for_lines(small / "events.jsonl", 1_000, process)
+            process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=60)
+        subprocess.run(["mount", "-o", "remount,size=60m", small], check=True)
+        again = ringfence("run", config)
+        lines = (small / "events.jsonl").read_bytes().splitlines()
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+    serials = {json.loads(line)["ringfence"]["flow"]["id"] for line in lines}
+    assert b"cannot be written: No space left on device" in errors
+    assert b"stays where it is for the next start" in errors
+    assert (process.returncode, again.code) == (ExitCode.OK, ExitCode.OK)
+    assert len(lines) == len(serials) == 10_000
