@@ -15,10 +15,12 @@ import asyncio
 import hashlib
 import os
 import time
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from socket import gaierror
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -58,13 +60,11 @@ class _Chunk:
         return len(self.data) + self.offsets.nbytes + _CHUNK_OVERHEAD_BYTES
 
 
-class TcpShell:
-    """Listens on one TCP port. Port 0 takes any free one, which `port` tells after open()."""
+class StreamShell(ABC):
+    """What listeners of streams have in common: connections, their framers, bounds, and the queue of frames."""
 
     def __init__(
         self,
-        host: str,
-        port: int,
         framer: Callable[[], Framer],
         max_connections: int = MAX_CONNECTIONS,
         max_connections_per_peer: int = MAX_CONNECTIONS_PER_PEER,
@@ -72,8 +72,6 @@ class TcpShell:
         max_pending_bytes: int = MAX_PENDING_BYTES,
         max_queued_bytes: int = MAX_QUEUED_BYTES,
     ) -> None:
-        self._host = host
-        self._port = port
         self._framer = framer
         self._max_connections = max_connections
         self._max_connections_per_peer = max_connections_per_peer
@@ -91,20 +89,23 @@ class TcpShell:
         self._filled = asyncio.Event()
         self._emptied = asyncio.Event()
 
-    @property
-    def port(self) -> int:
-        """The port that is listened on."""
-        return self._port if self._server is None else int(self._server.sockets[0].getsockname()[1])
+    @abstractmethod
+    async def _listen(self) -> asyncio.Server:
+        """Listen, with `_serve` for each connection. Raises Permanent when the address cannot be had."""
+
+    @abstractmethod
+    def _boot_identity(self) -> int:
+        """Identity of what this opening of the listener receives."""
+
+    @abstractmethod
+    def _peer(self, writer: asyncio.StreamWriter) -> str:
+        """Name of the peer of a connection."""
 
     async def open(self, position: bytes) -> None:
         """Listen; there is nothing to go back to. Raises Permanent when the address cannot be had."""
         await self.close()
-        try:
-            self._server = await asyncio.start_server(self._serve, self._host, self._port)
-        except OSError as error:
-            reason = error.strerror if isinstance(error, gaierror) else os.strerror(error.errno or 0)
-            raise Permanent(f"tcp {HostPort(self._host, self._port)} cannot be bound: {reason}") from None
-        self._identity = boot_identity("tcp", self._host, self.port)
+        self._server = await self._listen()
+        self._identity = self._boot_identity()
         self._accepted = self._refused = 0
 
     async def read(self) -> Delivery:
@@ -141,7 +142,7 @@ class TcpShell:
         self._filled.clear()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = str(writer.get_extra_info("peername", ("unknown",))[0]).removeprefix(_MAPPED)
+        peer = self._peer(writer)
         if self._server is None or not self._has_room_for(peer):
             self._refused += 1
             self._filled.set()
@@ -199,6 +200,33 @@ class TcpShell:
             self._queued_bytes += chunk.cost_bytes
             self._filled.set()
         return len(data)
+
+
+class TcpShell(StreamShell):
+    """Listens on one TCP port. Port 0 takes any free one, which `port` tells after open()."""
+
+    def __init__(self, host: str, port: int, framer: Callable[[], Framer], **bounds: Any) -> None:
+        super().__init__(framer, **bounds)
+        self._host = host
+        self._port = port
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return self._port if self._server is None else int(self._server.sockets[0].getsockname()[1])
+
+    async def _listen(self) -> asyncio.Server:
+        try:
+            return await asyncio.start_server(self._serve, self._host, self._port)
+        except OSError as error:
+            reason = error.strerror if isinstance(error, gaierror) else os.strerror(error.errno or 0)
+            raise Permanent(f"tcp {HostPort(self._host, self._port)} cannot be bound: {reason}") from None
+
+    def _boot_identity(self) -> int:
+        return boot_identity(f"tcp {HostPort(self._host, self.port)}")
+
+    def _peer(self, writer: asyncio.StreamWriter) -> str:
+        return str(writer.get_extra_info("peername", ("unknown",))[0]).removeprefix(_MAPPED)
 
 
 def _joined(chunks: list[_Chunk]) -> Frames:
