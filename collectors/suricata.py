@@ -17,20 +17,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from collectors.lines import MAX_LINE_BYTES, Continuations, LineFramer
 from collectors.tail import TailShell
+from collectors.tcp import TcpShell
+from collectors.unix import UnixStreamShell
 from ringfence import timestamps
-from ringfence.addresses import AddressCache
+from ringfence.addresses import AddressCache, HostPort
 from ringfence.batch import Decoded, EventClass, Frames, Problem, ProblemCode
-from ringfence.component import BuildContext, Collector, Format, Status
+from ringfence.component import BuildContext, Collector, Format, Shell, Status
 from ringfence.jsonlines import REFUSALS, decode_lines, explain, locate
 from ringfence.projection import columns_of, eve_columns, json_type, struct_for
 from ringfence.schema import Column, build_frame, together
@@ -495,22 +498,45 @@ def _looks_like_eve(first: bytes) -> bool:
     return objects and b'"event_type"' in first and b'"timestamp"' in first
 
 
+def _listen(value: str) -> str:
+    transport, separator, address = value.partition("://")
+    if transport == "tcp" and separator:
+        return f"tcp://{HostPort.parse(address)}"
+    if transport == "unix" and address.startswith("/"):
+        return value
+    raise ValueError(f"{value!r} is not tcp://HOST:PORT or unix:///PATH, such as unix:///run/ringfence/eve.sock")
+
+
 class Settings(BaseModel):
-    """An EVE file, read once or followed across rotation."""
+    """An EVE file, read once or followed across rotation, or a socket that Suricata writes to. Suricata drops events that a
+    socket does not take at once, and only a file can be read again: prefer the file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    path: ConfigPath
+    path: ConfigPath | None = Field(default=None, description="File to read.")
+    listen: Annotated[str, AfterValidator(_listen)] | None = Field(
+        default=None,
+        description="tcp://HOST:PORT, or unix:///PATH for `filetype: unix_stream`; exactly one of path and listen.",
+    )
     follow: bool = True
     observer: str | None = None
     original: Literal["keep", "drop"] = "keep"
+
+    @model_validator(mode="after")
+    def _check(self) -> Settings:
+        if (self.listen is None) == (self.path is None):
+            raise ValueError("exactly one of path and listen is required")
+        return self
 
 
 class SuricataKind:
     """Entry point `suricata`."""
 
     settings = Settings
-    promise = "every complete line once, across restarts and rotation by rename"
+    promise = (
+        "file: every complete line once, across restarts and rotation by rename; "
+        "tcp, unix: what was read, Suricata drops what the socket does not take at once"
+    )
     status: Status = "experimental"
     sample = "ids: {type: suricata, path: /var/log/suricata/eve.json, observer: ids1}"
     formats = (
@@ -518,13 +544,23 @@ class SuricataKind:
     )
 
     def build(self, settings: Settings, context: BuildContext) -> Collector:
-        """An EVE file through the tail shell."""
+        """EVE through the shell that its file or address asks for."""
         decoder = SuricataDecoder(settings.observer, settings.original == "keep")
-        return Collector("suricata", TailShell(settings.path, LineFramer, settings.follow), decoder)
+        return Collector("suricata", _shell(settings), decoder)
 
     def resources(self, settings: Settings) -> Sequence[str]:
-        """A file may be read by one collector only."""
-        return (f"file {settings.path}",)
+        """A file may be read by one collector only, and an address listened on by one."""
+        return (f"file {settings.path}" if settings.listen is None else settings.listen.replace("://", " "),)
+
+
+def _shell(settings: Settings) -> Shell:
+    if settings.path is not None:
+        return TailShell(settings.path, LineFramer, settings.follow)
+    transport, _, address = str(settings.listen).partition("://")
+    if transport == "unix":
+        return UnixStreamShell(Path(address), LineFramer)
+    where = HostPort.parse(address)
+    return TcpShell(where.host, where.port, LineFramer)
 
 
 KIND = SuricataKind()

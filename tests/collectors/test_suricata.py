@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from collectors.suricata import EVENT_CLASSES, KIND, SuricataDecoder
+from collectors.tail import TailShell
+from collectors.tcp import TcpShell
+from collectors.unix import UnixStreamShell
 from ringfence.batch import Decoded, EventClass, ProblemCode, Source, frames_of
 from ringfence.component import BuildContext
 from ringfence.jsonlines import MAX_LINE_BYTES
@@ -502,10 +506,35 @@ def test_eve_is_recognised_by_its_first_bytes(first: bytes, expected: bool) -> N
     assert EVE_FORMAT.recognise(first) is expected
 
 
-def test_the_collector_claims_its_file() -> None:
-    settings = KIND.settings.model_validate({"path": "/var/log/eve.json"})
+@pytest.mark.parametrize(
+    ("options", "shell", "claim"),
+    [
+        ({"path": "/var/log/eve.json"}, TailShell, "file /var/log/eve.json"),
+        ({"listen": "tcp://127.0.0.1:5170"}, TcpShell, "tcp 127.0.0.1:5170"),
+        ({"listen": "tcp://[::1]:5170"}, TcpShell, "tcp [::1]:5170"),
+        ({"listen": "unix:///run/eve.sock"}, UnixStreamShell, "unix /run/eve.sock"),
+    ],
+)
+def test_a_path_or_an_address_chooses_the_shell_and_is_claimed(options: dict[str, str], shell: type, claim: str) -> None:
+    settings = KIND.settings.model_validate(options)
 
-    assert list(KIND.resources(settings)) == ["file /var/log/eve.json"]
+    assert isinstance(KIND.build(settings, BuildContext("ids", EMPTY)).shell, shell)
+    assert list(KIND.resources(settings)) == [claim]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "exactly one of path and listen is required"),
+        ({"path": "/x", "listen": "tcp://h:1"}, "exactly one of path and listen is required"),
+        ({"listen": "udp://h:1"}, "'udp://h:1' is not tcp://HOST:PORT or unix:///PATH"),
+        ({"listen": "unix://relative"}, "'unix://relative' is not tcp://HOST:PORT or unix:///PATH"),
+        ({"listen": "tcp://h"}, "'h' is not HOST:PORT"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options: dict[str, str], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        KIND.settings.model_validate(options)
 
 
 def test_the_entry_point_builds_the_collector() -> None:
