@@ -6,18 +6,23 @@ silent for `idle_secs` is closed; what it left unfinished is delivered as its la
 
 Source: `name` is the peer's address without its port, `identity` a hash of the listener, a random boot id and a counter
 of connections, and the position the byte offset in the connection's stream. Nothing can be read again, so saved
-positions are empty, and what is queued at close() is lost: TCP does not tell its sender. Not supported: TLS (RFC 5425).
+positions are empty, and what is queued at close() is lost: TCP does not tell its sender.
+
+With TLS (`collectors/tls.py`) a connection counts once its handshake is done. One that fails or takes longer than
+`handshake_secs` is shed `handshakes_failed`; when `max_handshakes` are under way the oldest gives way to the newest, so
+that peers who never finish keep nobody out.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import time
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from socket import gaierror
 from typing import Any
@@ -25,6 +30,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from collectors.tls import Contexts, TlsFiles
 from collectors.udp import boot_identity
 from ringfence.addresses import HostPort
 from ringfence.batch import Frames, Source
@@ -40,9 +46,14 @@ MAX_QUEUED_BYTES = 64 << 20
 
 MAX_DELIVERY_BYTES = 4 << 20
 MAX_DELIVERY_CHUNKS = 1024  # also bounds the sources of a delivery
+HANDSHAKE_SECS = 10.0
+MAX_HANDSHAKES = 256
+MAX_REASONS = 64  # of failed handshakes, each logged once
 _READ_BYTES = 64 * 1024
 _CHUNK_OVERHEAD_BYTES = 512  # what a queued chunk costs beside its bytes, so that many tiny ones are bounded too
 _MAPPED = "::ffff:"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +93,8 @@ class StreamShell(ABC):
         self._identity = 0
         self._accepted = 0
         self._refused = 0
+        self._failed = 0
+        self._handshakes: dict[asyncio.StreamWriter, asyncio.Event] = {}
         self._peers: Counter[str] = Counter()
         self._writers: dict[asyncio.StreamWriter, asyncio.Event] = {}
         self._queue: deque[_Chunk] = deque()
@@ -106,7 +119,7 @@ class StreamShell(ABC):
         await self.close()
         self._server = await self._listen()
         self._identity = self._boot_identity()
-        self._accepted = self._refused = 0
+        self._accepted = self._refused = self._failed = 0
 
     async def read(self) -> Delivery:
         """Return what is queued, waiting for at least one frame or a refused connection."""
@@ -120,8 +133,9 @@ class StreamShell(ABC):
         self._emptied.set()
         if not self._queue:
             self._filled.clear()
-        shed: Mapping[str, int] = {"connections_refused": self._refused} if self._refused else {}
-        self._refused = 0
+        counted = {"connections_refused": self._refused, "handshakes_failed": self._failed}
+        shed = {reason: count for reason, count in counted.items() if count}
+        self._refused = self._failed = 0
         return Delivery(_joined(chunks), b"", shed)
 
     async def close(self) -> None:
@@ -130,8 +144,8 @@ class StreamShell(ABC):
         if server is None:
             return
         server.close()
-        ended = list(self._writers.values())
-        for writer in self._writers:
+        ended = [*self._writers.values(), *self._handshakes.values()]
+        for writer in (*self._writers, *self._handshakes):
             writer.transport.abort()
         self._emptied.set()
         for event in ended:
@@ -205,10 +219,23 @@ class StreamShell(ABC):
 class TcpShell(StreamShell):
     """Listens on one TCP port. Port 0 takes any free one, which `port` tells after open()."""
 
-    def __init__(self, host: str, port: int, framer: Callable[[], Framer], **bounds: Any) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        framer: Callable[[], Framer],
+        tls: TlsFiles | None = None,
+        handshake_secs: float = HANDSHAKE_SECS,
+        max_handshakes: int = MAX_HANDSHAKES,
+        **bounds: Any,
+    ) -> None:
         super().__init__(framer, **bounds)
         self._host = host
         self._port = port
+        self._contexts = None if tls is None else Contexts(tls)
+        self._handshake_secs = handshake_secs
+        self._max_handshakes = max_handshakes
+        self._reasons: set[str] = set()
 
     @property
     def port(self) -> int:
@@ -216,11 +243,59 @@ class TcpShell(StreamShell):
         return self._port if self._server is None else int(self._server.sockets[0].getsockname()[1])
 
     async def _listen(self) -> asyncio.Server:
+        if self._contexts is not None:
+            self._contexts.current()
         try:
-            return await asyncio.start_server(self._serve, self._host, self._port)
+            return await asyncio.start_server(self._accept, self._host, self._port)
         except OSError as error:
             reason = error.strerror if isinstance(error, gaierror) else os.strerror(error.errno or 0)
             raise Permanent(f"tcp {HostPort(self._host, self._port)} cannot be bound: {reason}") from None
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Awaitable[None]:
+        if self._contexts is None:
+            return self._serve(reader, writer)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # what comes first is the handshake's
+        return self._serve_tls(self._contexts, writer)
+
+    async def _serve_tls(self, contexts: Contexts, writer: asyncio.StreamWriter) -> None:
+        if len(self._handshakes) >= self._max_handshakes:
+            next(iter(self._handshakes)).transport.abort()
+        ended = self._handshakes[writer] = asyncio.Event()
+        try:
+            reader = await self._shake_hands(contexts, writer)
+            if reader is not None:
+                del self._handshakes[writer]
+                await self._serve(reader, writer)
+            elif self._server is not None:
+                self._failed += 1
+                self._filled.set()
+        finally:
+            self._handshakes.pop(writer, None)
+            writer.transport.abort()
+            ended.set()
+
+    async def _shake_hands(self, contexts: Contexts, writer: asyncio.StreamWriter) -> asyncio.StreamReader | None:
+        """The decrypted side of a connection; None when it is no good."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(_READ_BYTES, loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        try:
+            transport = await loop.start_tls(
+                writer.transport, protocol, contexts.current(), server_side=True, ssl_handshake_timeout=self._handshake_secs
+            )
+        except OSError as error:  # includes SSLError
+            self._say(self._peer(writer), getattr(error, "reason", None) or str(error) or type(error).__name__)
+            return None
+        if transport is None:  # the connection was lost
+            return None
+        protocol.connection_made(transport)
+        return reader
+
+    def _say(self, peer: str, reason: str) -> None:
+        if reason not in self._reasons and len(self._reasons) < MAX_REASONS:
+            self._reasons.add(reason)
+            where = HostPort(self._host, self.port)
+            _log.warning("tls handshake of %s on %s failed: %s; more of the kind are only counted", peer, where, reason)
 
     def _boot_identity(self) -> int:
         return boot_identity(f"tcp {HostPort(self._host, self.port)}")
