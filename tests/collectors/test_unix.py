@@ -238,7 +238,9 @@ outputs:
 """
 
 
-@pytest.mark.skipif(shutil.which("suricata") is None, reason="suricata is not installed: apt-get install suricata (Debian: from backports)")
+@pytest.mark.skipif(
+    shutil.which("suricata") is None, reason="suricata is not installed: apt-get install suricata (Debian: from backports)"
+)
 def test_what_suricata_writes_to_its_socket_is_decoded(tmp_path: Path) -> None:
     path, capture, configuration = tmp_path / "eve.sock", tmp_path / "syn.pcap", tmp_path / "suricata.yaml"
     capture.write_bytes(one_syn())
