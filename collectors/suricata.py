@@ -1,8 +1,13 @@
-"""Suricata EVE JSON, one event a line (Suricata 6 and 7 user guide, "EVE JSON Format"; dns records of version 1 and 2).
+"""Suricata EVE JSON, one event a line (Suricata 6 to 8 user guide, "EVE JSON Format"; dns records of version 1, 2 and 3).
 
 Each known `event_type` is read through a Struct generated from the column table, so only fields in use are built; any
 other event type becomes a row of class generic with its line kept. An alert's ends are those of the packet that fired
-it; where the record says `direction: to_client` they are turned round, so that source is the initiator.
+it; where the record's `flow`, or without one its `direction`, says that the packet went to the client, they are turned
+round, so that source is the initiator.
+
+A dns record of version 3 gives the columns of one of version 2: its first question, `query` for a request and `answer`
+for a response, whose ends are turned round where the server comes first. The rcode of a request answers nothing and is
+left out. A netflow record is one direction of a flow: it has no packets back.
 
 Sample: {"timestamp":"2026-11-25T07:44:23.123456+0000","event_type":"flow","src_ip":"10.0.0.5","proto":"TCP",...}
 """
@@ -12,20 +17,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from collectors.lines import MAX_LINE_BYTES, Continuations, LineFramer
 from collectors.tail import TailShell
+from collectors.tcp import TcpShell
+from collectors.unix import UnixStreamShell
 from ringfence import timestamps
-from ringfence.addresses import AddressCache
+from ringfence.addresses import AddressCache, HostPort
 from ringfence.batch import Decoded, EventClass, Frames, Problem, ProblemCode
-from ringfence.component import BuildContext, Collector, Format, Status
+from ringfence.component import BuildContext, Collector, Format, Shell, Status
 from ringfence.jsonlines import REFUSALS, decode_lines, explain, locate
 from ringfence.projection import columns_of, eve_columns, json_type, struct_for
 from ringfence.schema import Column, build_frame, together
@@ -37,6 +45,7 @@ CHUNK_LINES = 512
 
 EVENT_CLASSES: Mapping[str, EventClass] = {
     "flow": EventClass.FLOW,
+    "netflow": EventClass.FLOW,
     "dns": EventClass.DNS,
     "http": EventClass.HTTP,
     "tls": EventClass.TLS,
@@ -45,24 +54,65 @@ EVENT_CLASSES: Mapping[str, EventClass] = {
     "drop": EventClass.ALERT,
     "fileinfo": EventClass.FILE,
 }
-_JSON_TYPES: Mapping[str, Any] = {"vlan": list[int], "flow_id": int, "alert.signature_id": int, "alert.rev": int}
+
+
+class _Query(msgspec.Struct, gc=False):
+    """One question of a dns record of version 3."""
+
+    rrname: str | None = None
+    rrtype: str | None = None
+
+
+_JSON_TYPES: Mapping[str, Any] = {
+    "vlan": list[int],
+    "flow_id": int,
+    "alert.signature_id": int,
+    "alert.rev": int,
+    "verdict.reject": list[str],
+}
 """Fields whose JSON type is not that of their column."""
 _TEXT_PATHS = frozenset(
-    {"timestamp", "flow.start", "flow.end", "src_ip", "dest_ip", "proto", "tcp.tcp_flags_ts", "tcp.tcp_flags_tc"}
+    {
+        "timestamp",
+        "flow.start",
+        "flow.end",
+        "netflow.start",
+        "netflow.end",
+        "src_ip",
+        "dest_ip",
+        "proto",
+        "tcp.tcp_flags",
+        "tcp.tcp_flags_ts",
+        "tcp.tcp_flags_tc",
+    }
 )
+_ONE_WAY: Mapping[str, str] = {
+    "flow.start": "netflow.start",
+    "flow.end": "netflow.end",
+    "flow.pkts_toserver": "netflow.pkts",
+    "flow.bytes_toserver": "netflow.bytes",
+    "tcp.tcp_flags_ts": "tcp.tcp_flags",
+}
+"""Where a netflow record has what a flow record has elsewhere; of the rest of `flow` and `tcp` it has nothing."""
+_ENDS = ("src_ip", "src_port", "dest_ip", "dest_port")
+_OF_PACKET: Sequence[tuple[str, Any]] = (
+    ("direction", str),
+    ("verdict.reject-target", str),
+    *((f"flow.{end}", int if end.endswith("port") else str) for end in _ENDS),
+)
+_BESIDE: Mapping[str, Sequence[tuple[str, Any]]] = {
+    "alert": _OF_PACKET,
+    "drop": _OF_PACKET,
+    "dns": (("dns.queries", list[_Query]),),
+}
+"""Fields that are no column of their own but correct some, by event type."""
 _GENERIC_PATHS = ("timestamp", "event_type", "host", "src_ip", "src_port", "dest_ip", "dest_port")
 _SEVERITY: Mapping[int | None, int | None] = {None: None, 1: 99, 2: 73, 3: 47, 4: 21}
 """Suricata counts 1 as the highest; the values are the bands of Elastic's risk scale."""
 _MAX_INT = (1 << 63) - 1
 
 
-def _paths(event_class: EventClass) -> list[tuple[str, Any]]:
-    columns = [column for column in eve_columns(event_class) if column.eve != "event_type"]
-    return [(str(column.eve), _json_type(column)) for column in columns]
-
-
-def _json_type(column: Column) -> Any:
-    path = str(column.eve)
+def _json_type(column: Column, path: str) -> Any:
     return _JSON_TYPES.get(path) or (str if path in _TEXT_PATHS else json_type(column.dtype))
 
 
@@ -70,9 +120,9 @@ def _json_type(column: Column) -> Any:
 def _decoders() -> tuple[msgspec.json.Decoder[Any], msgspec.json.Decoder[Any], dict[type, str]]:
     """The decoder of known event types, that of any other, and the event type of each Struct."""
     structs: dict[type, str] = {}
-    for event_type, event_class in EVENT_CLASSES.items():
-        extra = [("direction", str)] if event_class is EventClass.ALERT else []
-        structs[struct_for(event_type, [*_paths(event_class), *extra], "event_type", event_type)] = event_type
+    for event_type in EVENT_CLASSES:
+        paths = [(path, _json_type(column, path)) for column, path in _columns(event_type)]
+        structs[struct_for(event_type, [*paths, *_BESIDE.get(event_type, ())], "event_type", event_type)] = event_type
     union: Any = None
     for struct in structs:
         union = struct if union is None else union | struct
@@ -161,6 +211,7 @@ class SuricataDecoder:
         """The typed columns of one event type; rows with a value that cannot be are refused."""
         columns: dict[str, Any] = {}
         bad: dict[int, str] = {}
+        back = _CORRECTIONS[event_type](fields.values) if event_type in _CORRECTIONS else None
         for column, path in _columns(event_type):
             self._convert(column, path, fields.values[path], columns, bad)
         rows = np.array(fields.rows)
@@ -175,8 +226,8 @@ class SuricataDecoder:
         columns["ringfence.event.position"] = run.frames.positions[rows]
         columns["ringfence.event.source"] = run.identities[run.frames.source[rows]]
         frame = build_frame(event_class, columns)
-        if "direction" in fields.values:
-            frame = _initiator_first(frame, fields.values["direction"])
+        if back is not None:
+            frame = _initiator_first(frame, pl.Series(back, dtype=pl.Boolean))
         if bad:
             frame = frame.filter(pl.Series([row not in bad for row in range(frame.height)]))
             for row, path in bad.items():
@@ -218,6 +269,9 @@ def _columns(event_type: str) -> tuple[tuple[Column, str], ...]:
     pairs = [(column, str(column.eve)) for column in eve_columns(event_class)]
     if event_class is EventClass.GENERIC:
         return tuple(pair for pair in pairs if pair[1] in _GENERIC_PATHS)
+    if event_type == "netflow":
+        pairs = [(column, _ONE_WAY.get(path, path)) for column, path in pairs]
+        pairs = [pair for pair in pairs if not pair[1].startswith(("flow.", "tcp.tcp_flags_"))]
     return tuple(pair for pair in pairs if pair[1] != "event_type")
 
 
@@ -225,9 +279,7 @@ class _Fields:
     """The fields of all events of one type in a block, as lists by path, with the rows that they came from."""
 
     def __init__(self, event_type: str) -> None:
-        paths = [path for _, path in _columns(event_type)]
-        if EVENT_CLASSES.get(event_type) is EventClass.ALERT:
-            paths.append("direction")
+        paths = [path for _, path in _columns(event_type)] + [path for path, _ in _BESIDE.get(event_type, ())]
         self.values: dict[str, list[Any]] = {path: [] for path in paths}
         self.rows: list[int] = []
 
@@ -283,6 +335,8 @@ _EXPECTED: Mapping[str, str] = {
     "$.timestamp": "Expected an ISO 8601 time such as 2026-11-25T07:44:23.123456+0000",
     "$.flow.start": "Expected an ISO 8601 time",
     "$.flow.end": "Expected an ISO 8601 time",
+    "$.netflow.start": "Expected an ISO 8601 time",
+    "$.netflow.end": "Expected an ISO 8601 time",
     "$.src_ip": "Expected an IPv4 or IPv6 address",
     "$.dest_ip": "Expected an IPv4 or IPv6 address",
 }
@@ -351,14 +405,64 @@ _CONVERSIONS: Mapping[str, Callable[[list[Any]], Any]] = {
     "alert.signature_id": _texts,
     "alert.rev": _texts,
     "alert.severity": lambda values: [_SEVERITY.get(value, 1) for value in values],
+    "verdict.reject": lambda values: [",".join(value) if value else None for value in values],
+    "tcp.tcp_flags": _hex_flags,
     "tcp.tcp_flags_ts": _hex_flags,
     "tcp.tcp_flags_tc": _hex_flags,
 }
 
 
-def _initiator_first(frame: pl.DataFrame, directions: list[str | None]) -> pl.DataFrame:
+def _packet_fields(values: dict[str, list[Any]]) -> list[bool]:
+    """Take the older name of the reject target where there is one; tell which packets went to the client."""
+    older = values["verdict.reject-target"]
+    if any(older):
+        newer = values["verdict.reject_target"]
+        values["verdict.reject_target"] = [new if new is not None else old for new, old in zip(newer, older, strict=True)]
+    ends = zip(*(values[end] for end in _ENDS), strict=True)
+    flows = zip(*(values[f"flow.{end}"] for end in _ENDS), strict=True)
+    return list(map(_went_back, ends, flows, values["direction"]))
+
+
+def _went_back(ends: tuple[Any, ...], flow: tuple[Any, ...], direction: str | None) -> bool:
+    """The flow knows who began it. An ICMP error about a flow, whose ends are others, leaves it to the direction."""
+    if flow[0] is not None and ends[:2] != ends[2:]:
+        if flow == ends:
+            return False
+        if flow == (*ends[2:], *ends[:2]):
+            return True
+    return direction == "to_client"
+
+
+def _question_first(values: dict[str, list[Any]]) -> list[bool] | None:
+    """Give records of version 3 the form of version 2; tell which have the server as their source."""
+    types = values["dns.type"]
+    if "request" not in types and "response" not in types:
+        return None
+    asked, back = values["dns.queries"], [False] * len(types)
+    for row, word in enumerate(types):
+        if word not in _VERSION_2:
+            continue
+        types[row] = _VERSION_2[word]
+        if asked[row]:
+            values["dns.rrname"][row], values["dns.rrtype"][row] = asked[row][0].rrname, asked[row][0].rrtype
+        if word == "request":
+            values["dns.rcode"][row] = None
+            continue
+        back[row] = values["src_port"][row] == _DNS_PORT or values["dest_port"][row] != _DNS_PORT
+    return back
+
+
+_VERSION_2: Mapping[str | None, str] = {"request": "query", "response": "answer"}
+_DNS_PORT = 53
+_CORRECTIONS: Mapping[str, Callable[[dict[str, list[Any]]], list[bool] | None]] = {
+    "alert": _packet_fields,
+    "drop": _packet_fields,
+    "dns": _question_first,
+}
+
+
+def _initiator_first(frame: pl.DataFrame, back: pl.Series) -> pl.DataFrame:
     """Turn round the ends of packets that went to the client."""
-    back = pl.Series([direction == "to_client" for direction in directions])
     if not back.any():
         return frame
     ends = [end for end in ("ip", "ip6", "port") if f"source.{end}" in frame.columns and f"destination.{end}" in frame.columns]
@@ -394,22 +498,45 @@ def _looks_like_eve(first: bytes) -> bool:
     return objects and b'"event_type"' in first and b'"timestamp"' in first
 
 
+def _listen(value: str) -> str:
+    transport, separator, address = value.partition("://")
+    if transport == "tcp" and separator:
+        return f"tcp://{HostPort.parse(address)}"
+    if transport == "unix" and address.startswith("/"):
+        return value
+    raise ValueError(f"{value!r} is not tcp://HOST:PORT or unix:///PATH, such as unix:///run/ringfence/eve.sock")
+
+
 class Settings(BaseModel):
-    """An EVE file, read once or followed across rotation."""
+    """An EVE file, read once or followed across rotation, or a socket that Suricata writes to. Suricata drops events that a
+    socket does not take at once, and only a file can be read again: prefer the file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    path: ConfigPath
+    path: ConfigPath | None = Field(default=None, description="File to read.")
+    listen: Annotated[str, AfterValidator(_listen)] | None = Field(
+        default=None,
+        description="tcp://HOST:PORT, or unix:///PATH for `filetype: unix_stream`; exactly one of path and listen.",
+    )
     follow: bool = True
     observer: str | None = None
     original: Literal["keep", "drop"] = "keep"
+
+    @model_validator(mode="after")
+    def _check(self) -> Settings:
+        if (self.listen is None) == (self.path is None):
+            raise ValueError("exactly one of path and listen is required")
+        return self
 
 
 class SuricataKind:
     """Entry point `suricata`."""
 
     settings = Settings
-    promise = "every complete line once, across restarts and rotation by rename"
+    promise = (
+        "file: every complete line once, across restarts and rotation by rename; "
+        "tcp, unix: what was read, Suricata drops what the socket does not take at once"
+    )
     status: Status = "experimental"
     sample = "ids: {type: suricata, path: /var/log/suricata/eve.json, observer: ids1}"
     formats = (
@@ -417,13 +544,23 @@ class SuricataKind:
     )
 
     def build(self, settings: Settings, context: BuildContext) -> Collector:
-        """An EVE file through the tail shell."""
+        """EVE through the shell that its file or address asks for."""
         decoder = SuricataDecoder(settings.observer, settings.original == "keep")
-        return Collector("suricata", TailShell(settings.path, LineFramer, settings.follow), decoder)
+        return Collector("suricata", _shell(settings), decoder)
 
     def resources(self, settings: Settings) -> Sequence[str]:
-        """A file may be read by one collector only."""
-        return (f"file {settings.path}",)
+        """A file may be read by one collector only, and an address listened on by one."""
+        return (f"file {settings.path}" if settings.listen is None else settings.listen.replace("://", " "),)
+
+
+def _shell(settings: Settings) -> Shell:
+    if settings.path is not None:
+        return TailShell(settings.path, LineFramer, settings.follow)
+    transport, _, address = str(settings.listen).partition("://")
+    if transport == "unix":
+        return UnixStreamShell(Path(address), LineFramer)
+    where = HostPort.parse(address)
+    return TcpShell(where.host, where.port, LineFramer)
 
 
 KIND = SuricataKind()

@@ -1,4 +1,4 @@
-"""Syslog: RFC 5424, RFC 3164 with its usual deviations, and the framing of both on TCP (RFC 6587).
+"""Syslog: RFC 5424, RFC 3164 with its usual deviations, and the framing of both on TCP (RFC 6587) and TLS (RFC 5425).
 
 Messages of sshd about logins become rows of class auth, all others of class generic. Taken as RFC 3164, beside its own
 form: no PRI (a file such as /var/log/auth.log), no hostname, no tag, a tag without process id, an ISO 8601 time, no time
@@ -10,7 +10,7 @@ A time of RFC 3164 has neither year nor zone. It is read as UTC, in the latest y
 after the frame's arrival: December lines that arrive in January are of last year. A decoder has no clock: in a file that
 is read once (`received_us` 0) all are in `year`, and without that such a line, or one without any time, is a Problem.
 
-Not supported: time zones by configuration, years and fractions of a second in RFC 3164 times, TLS (RFC 5425).
+Not supported: time zones by configuration, years and fractions of a second in RFC 3164 times.
 
 Samples: <34>1 2026-11-25T22:14:15.003Z mail su - ID47 - 'su root' failed
 <86>Nov 25 08:35:42 vm sshd[18225]: Accepted password for ann from 192.0.2.7 port 44666 ssh2
@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -32,7 +33,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from collectors.lines import MAX_LINE_BYTES, NO_FRAMES, Continuations, LineFramer, pieces
 from collectors.tail import TailShell
 from collectors.tcp import TcpShell
+from collectors.tls import TlsFiles
 from collectors.udp import UdpShell
+from collectors.unix import UnixDatagramShell
 from ringfence import timestamps
 from ringfence.addresses import AddressCache, HostPort
 from ringfence.batch import Decoded, EventClass, Frames, Problem, ProblemCode
@@ -620,18 +623,26 @@ def recognise(first: bytes) -> bool:
 
 def _listen(value: str) -> str:
     transport, separator, address = value.partition("://")
-    if transport not in ("udp", "tcp") or not separator:
-        raise ValueError(f"{value!r} is not udp://HOST:PORT or tcp://HOST:PORT, such as udp://127.0.0.1:514")
-    return f"{transport}://{HostPort.parse(address)}"
+    if transport in ("udp", "tcp", "tls") and separator:
+        return f"{transport}://{HostPort.parse(address)}"
+    if transport == "unix-dgram" and address.startswith("/"):
+        return value
+    raise ValueError(
+        f"{value!r} is not udp://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT or unix-dgram:///PATH, such as udp://127.0.0.1:514"
+    )
 
 
 class SyslogConfig(BaseModel):
-    """Listens on one UDP or TCP port, or reads one file."""
+    """Listens on one UDP, TCP or TLS port or local socket, or reads one file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     listen: Annotated[str, AfterValidator(_listen)] | None = Field(
-        default=None, description="udp://HOST:PORT or tcp://HOST:PORT."
+        default=None, description="udp://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT or unix-dgram:///PATH (such as /dev/log)."
+    )
+    tls: TlsFiles | None = Field(
+        default=None,
+        description="PEM files for tls://: `certificate`, `key` and, where senders must show a certificate too, `client_ca`.",
     )
     path: ConfigPath | None = Field(default=None, description="File to read.")
     follow: bool = Field(default=True, description="Go on reading as the file grows and is rotated; else stop at its end.")
@@ -643,6 +654,8 @@ class SyslogConfig(BaseModel):
     def _check(self) -> SyslogConfig:
         if (self.listen is None) == (self.path is None):
             raise ValueError("exactly one of listen and path is required")
+        if (self.tls is None) == str(self.listen).startswith("tls://"):
+            raise ValueError("tls is required for listen: tls://HOST:PORT, and only for that")
         if self.year is not None and (self.path is None or self.follow):
             raise ValueError(
                 "year is only for a file that is read once (path and follow: false); else the time of arrival tells it"
@@ -654,7 +667,10 @@ class SyslogKind:
     """The collector kind `syslog`."""
 
     settings: type[BaseModel] = SyslogConfig
-    promise = "file: every complete line once, across restarts and rotation; tcp: what was read; udp: kernel drops are counted"
+    promise = (
+        "file: every complete line once, across restarts and rotation; tcp, tls, unix-dgram: what was read; "
+        "udp: kernel drops are counted"
+    )
     status: Status = "experimental"
     sample = 'hosts: {type: syslog, listen: "udp://0.0.0.0:514"}'
     formats: Sequence[Format] = (
@@ -675,15 +691,21 @@ class SyslogKind:
 
     def resources(self, settings: SyslogConfig) -> Sequence[str]:
         """The port or the file."""
-        return [f"file {settings.path}" if settings.listen is None else settings.listen.replace("://", " ")]
+        if settings.listen is None:
+            return [f"file {settings.path}"]
+        return [settings.listen.replace("tls://", "tcp://").replace("://", " ")]
 
 
 def _shell(settings: SyslogConfig) -> Shell:
     if settings.path is not None:
         return TailShell(settings.path, LineFramer, settings.follow)
     transport, _, address = str(settings.listen).partition("://")
+    if transport == "unix-dgram":
+        return UnixDatagramShell(Path(address))
     where = HostPort.parse(address)
-    return UdpShell(where.host, where.port) if transport == "udp" else TcpShell(where.host, where.port, SyslogFramer)
+    if transport == "udp":
+        return UdpShell(where.host, where.port)
+    return TcpShell(where.host, where.port, SyslogFramer, settings.tls)
 
 
 KIND = SyslogKind()

@@ -6,23 +6,31 @@ silent for `idle_secs` is closed; what it left unfinished is delivered as its la
 
 Source: `name` is the peer's address without its port, `identity` a hash of the listener, a random boot id and a counter
 of connections, and the position the byte offset in the connection's stream. Nothing can be read again, so saved
-positions are empty, and what is queued at close() is lost: TCP does not tell its sender. Not supported: TLS (RFC 5425).
+positions are empty, and what is queued at close() is lost: TCP does not tell its sender.
+
+With TLS (`collectors/tls.py`) a connection counts once its handshake is done. One that fails or takes longer than
+`handshake_secs` is shed `handshakes_failed`; when `max_handshakes` are under way the oldest gives way to the newest, so
+that peers who never finish keep nobody out.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import time
+from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from socket import gaierror
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from collectors.tls import Contexts, TlsFiles
 from collectors.udp import boot_identity
 from ringfence.addresses import HostPort
 from ringfence.batch import Frames, Source
@@ -38,9 +46,14 @@ MAX_QUEUED_BYTES = 64 << 20
 
 MAX_DELIVERY_BYTES = 4 << 20
 MAX_DELIVERY_CHUNKS = 1024  # also bounds the sources of a delivery
+HANDSHAKE_SECS = 10.0
+MAX_HANDSHAKES = 256
+MAX_REASONS = 64  # of failed handshakes, each logged once
 _READ_BYTES = 64 * 1024
 _CHUNK_OVERHEAD_BYTES = 512  # what a queued chunk costs beside its bytes, so that many tiny ones are bounded too
 _MAPPED = "::ffff:"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +71,11 @@ class _Chunk:
         return len(self.data) + self.offsets.nbytes + _CHUNK_OVERHEAD_BYTES
 
 
-class TcpShell:
-    """Listens on one TCP port. Port 0 takes any free one, which `port` tells after open()."""
+class StreamShell(ABC):
+    """What listeners of streams have in common: connections, their framers, bounds, and the queue of frames."""
 
     def __init__(
         self,
-        host: str,
-        port: int,
         framer: Callable[[], Framer],
         max_connections: int = MAX_CONNECTIONS,
         max_connections_per_peer: int = MAX_CONNECTIONS_PER_PEER,
@@ -72,8 +83,6 @@ class TcpShell:
         max_pending_bytes: int = MAX_PENDING_BYTES,
         max_queued_bytes: int = MAX_QUEUED_BYTES,
     ) -> None:
-        self._host = host
-        self._port = port
         self._framer = framer
         self._max_connections = max_connections
         self._max_connections_per_peer = max_connections_per_peer
@@ -84,6 +93,8 @@ class TcpShell:
         self._identity = 0
         self._accepted = 0
         self._refused = 0
+        self._failed = 0
+        self._handshakes: dict[asyncio.StreamWriter, asyncio.Event] = {}
         self._peers: Counter[str] = Counter()
         self._writers: dict[asyncio.StreamWriter, asyncio.Event] = {}
         self._queue: deque[_Chunk] = deque()
@@ -91,21 +102,24 @@ class TcpShell:
         self._filled = asyncio.Event()
         self._emptied = asyncio.Event()
 
-    @property
-    def port(self) -> int:
-        """The port that is listened on."""
-        return self._port if self._server is None else int(self._server.sockets[0].getsockname()[1])
+    @abstractmethod
+    async def _listen(self) -> asyncio.Server:
+        """Listen, with `_serve` for each connection. Raises Permanent when the address cannot be had."""
+
+    @abstractmethod
+    def _boot_identity(self) -> int:
+        """Identity of what this opening of the listener receives."""
+
+    @abstractmethod
+    def _peer(self, writer: asyncio.StreamWriter) -> str:
+        """Name of the peer of a connection."""
 
     async def open(self, position: bytes) -> None:
         """Listen; there is nothing to go back to. Raises Permanent when the address cannot be had."""
         await self.close()
-        try:
-            self._server = await asyncio.start_server(self._serve, self._host, self._port)
-        except OSError as error:
-            reason = error.strerror if isinstance(error, gaierror) else os.strerror(error.errno or 0)
-            raise Permanent(f"tcp {HostPort(self._host, self._port)} cannot be bound: {reason}") from None
-        self._identity = boot_identity("tcp", self._host, self.port)
-        self._accepted = self._refused = 0
+        self._server = await self._listen()
+        self._identity = self._boot_identity()
+        self._accepted = self._refused = self._failed = 0
 
     async def read(self) -> Delivery:
         """Return what is queued, waiting for at least one frame or a refused connection."""
@@ -119,8 +133,9 @@ class TcpShell:
         self._emptied.set()
         if not self._queue:
             self._filled.clear()
-        shed: Mapping[str, int] = {"connections_refused": self._refused} if self._refused else {}
-        self._refused = 0
+        counted = {"connections_refused": self._refused, "handshakes_failed": self._failed}
+        shed = {reason: count for reason, count in counted.items() if count}
+        self._refused = self._failed = 0
         return Delivery(_joined(chunks), b"", shed)
 
     async def close(self) -> None:
@@ -129,8 +144,8 @@ class TcpShell:
         if server is None:
             return
         server.close()
-        ended = list(self._writers.values())
-        for writer in self._writers:
+        ended = [*self._writers.values(), *self._handshakes.values()]
+        for writer in (*self._writers, *self._handshakes):
             writer.transport.abort()
         self._emptied.set()
         for event in ended:
@@ -141,7 +156,7 @@ class TcpShell:
         self._filled.clear()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = str(writer.get_extra_info("peername", ("unknown",))[0]).removeprefix(_MAPPED)
+        peer = self._peer(writer)
         if self._server is None or not self._has_room_for(peer):
             self._refused += 1
             self._filled.set()
@@ -199,6 +214,94 @@ class TcpShell:
             self._queued_bytes += chunk.cost_bytes
             self._filled.set()
         return len(data)
+
+
+class TcpShell(StreamShell):
+    """Listens on one TCP port. Port 0 takes any free one, which `port` tells after open()."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        framer: Callable[[], Framer],
+        tls: TlsFiles | None = None,
+        handshake_secs: float = HANDSHAKE_SECS,
+        max_handshakes: int = MAX_HANDSHAKES,
+        **bounds: Any,
+    ) -> None:
+        super().__init__(framer, **bounds)
+        self._host = host
+        self._port = port
+        self._contexts = None if tls is None else Contexts(tls)
+        self._handshake_secs = handshake_secs
+        self._max_handshakes = max_handshakes
+        self._reasons: set[str] = set()
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return self._port if self._server is None else int(self._server.sockets[0].getsockname()[1])
+
+    async def _listen(self) -> asyncio.Server:
+        if self._contexts is not None:
+            self._contexts.current()
+        try:
+            return await asyncio.start_server(self._accept, self._host, self._port)
+        except OSError as error:
+            reason = error.strerror if isinstance(error, gaierror) else os.strerror(error.errno or 0)
+            raise Permanent(f"tcp {HostPort(self._host, self._port)} cannot be bound: {reason}") from None
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Awaitable[None]:
+        if self._contexts is None:
+            return self._serve(reader, writer)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # what comes first is the handshake's
+        return self._serve_tls(self._contexts, writer)
+
+    async def _serve_tls(self, contexts: Contexts, writer: asyncio.StreamWriter) -> None:
+        if len(self._handshakes) >= self._max_handshakes:
+            next(iter(self._handshakes)).transport.abort()
+        ended = self._handshakes[writer] = asyncio.Event()
+        try:
+            reader = await self._shake_hands(contexts, writer)
+            if reader is not None:
+                del self._handshakes[writer]
+                await self._serve(reader, writer)
+            elif self._server is not None:
+                self._failed += 1
+                self._filled.set()
+        finally:
+            self._handshakes.pop(writer, None)
+            writer.transport.abort()
+            ended.set()
+
+    async def _shake_hands(self, contexts: Contexts, writer: asyncio.StreamWriter) -> asyncio.StreamReader | None:
+        """The decrypted side of a connection; None when it is no good."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(_READ_BYTES, loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        try:
+            transport = await loop.start_tls(
+                writer.transport, protocol, contexts.current(), server_side=True, ssl_handshake_timeout=self._handshake_secs
+            )
+        except OSError as error:  # includes SSLError
+            self._say(self._peer(writer), getattr(error, "reason", None) or str(error) or type(error).__name__)
+            return None
+        if transport is None:  # the connection was lost
+            return None
+        protocol.connection_made(transport)
+        return reader
+
+    def _say(self, peer: str, reason: str) -> None:
+        if reason not in self._reasons and len(self._reasons) < MAX_REASONS:
+            self._reasons.add(reason)
+            where = HostPort(self._host, self.port)
+            _log.warning("tls handshake of %s on %s failed: %s; more of the kind are only counted", peer, where, reason)
+
+    def _boot_identity(self) -> int:
+        return boot_identity(f"tcp {HostPort(self._host, self.port)}")
+
+    def _peer(self, writer: asyncio.StreamWriter) -> str:
+        return str(writer.get_extra_info("peername", ("unknown",))[0]).removeprefix(_MAPPED)
 
 
 def _joined(chunks: list[_Chunk]) -> Frames:

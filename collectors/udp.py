@@ -18,8 +18,10 @@ import os
 import socket
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 
@@ -40,14 +42,10 @@ _ANCILLARY_BYTES = socket.CMSG_SPACE(4)
 _MAPPED = "::ffff:"
 
 
-class UdpShell:
-    """Listens on one UDP port. Port 0 takes any free one, which `port` tells after open()."""
+class DatagramShell(ABC):
+    """What listeners of datagrams have in common: many per read, and the kernel's count of drops."""
 
-    def __init__(
-        self, host: str, port: int, receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES, max_datagrams: int = MAX_DATAGRAMS
-    ) -> None:
-        self._host = host
-        self._port = port
+    def __init__(self, receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES, max_datagrams: int = MAX_DATAGRAMS) -> None:
         self._receive_buffer_bytes = receive_buffer_bytes
         self._max_datagrams = min(max_datagrams, MAX_SOURCES)
         self._socket: socket.socket | None = None
@@ -56,27 +54,30 @@ class UdpShell:
         self._dropped = 0
 
     @property
-    def port(self) -> int:
-        """The port that is listened on."""
-        return self._port if self._socket is None else int(self._socket.getsockname()[1])
+    @abstractmethod
+    def _where(self) -> str:
+        """What is listened on, such as `udp 127.0.0.1:514`."""
+
+    @abstractmethod
+    async def _bind(self) -> socket.socket:
+        """A bound socket. Raises Permanent when the address cannot be had."""
+
+    @abstractmethod
+    def _names(self, senders: list[Any]) -> list[str]:
+        """Names of senders for people."""
 
     async def open(self, position: bytes) -> None:
         """Bind; there is nothing to go back to. Raises Permanent when the address cannot be had."""
         await self.close()
-        try:
-            family, _, _, _, address = (await self._resolve())[0]
-            self._socket = _bound(family, address, self._receive_buffer_bytes)
-        except OSError as error:
-            where = HostPort(self._host, self._port)
-            raise Permanent(f"udp {where} cannot be bound: {error.strerror}") from None
-        self._identity = boot_identity("udp", self._host, self.port)
+        self._socket = await self._bind()
+        self._identity = boot_identity(self._where)
         self._received = self._dropped = 0
 
     async def read(self) -> Delivery:
         """Return what the kernel holds, waiting for at least one datagram."""
         listener = self._socket
         if listener is None:
-            raise Permanent(f"udp {HostPort(self._host, self._port)} is not open")
+            raise Permanent(f"{self._where} is not open")
         while True:
             delivery = self._drain(listener)
             if delivery is not None:
@@ -89,23 +90,19 @@ class UdpShell:
             self._socket.close()
             self._socket = None
 
-    async def _resolve(self) -> list[tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]]:
-        loop = asyncio.get_running_loop()
-        return await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_DGRAM)  # type: ignore[return-value]
-
     def _drain(self, listener: socket.socket) -> Delivery | None:
         datagrams: list[bytes] = []
-        senders: list[str] = []
+        senders: list[Any] = []
         receive = listener.recvmsg
         ancillary: list[tuple[int, int, bytes]] = []
         with suppress(BlockingIOError):
             while len(datagrams) < self._max_datagrams:
                 datagram, ancillary, _, sender = receive(MAX_DATAGRAM_BYTES, _ANCILLARY_BYTES)
                 datagrams.append(datagram)
-                senders.append(sender[0])
+                senders.append(sender)
         if not datagrams:
             return None
-        return self._delivery(datagrams, senders, self._kernel_drops(ancillary))
+        return self._delivery(datagrams, self._names(senders), self._kernel_drops(ancillary))
 
     def _kernel_drops(self, ancillary: list[tuple[int, int, bytes]]) -> int:
         """Drops since the last call, from the last datagram's count, which wraps at 32 bits."""
@@ -135,13 +132,47 @@ class UdpShell:
         return Delivery(frames, b"", shed)
 
 
-def boot_identity(transport: str, host: str, port: int) -> int:
+class UdpShell(DatagramShell):
+    """Listens on one UDP port. Port 0 takes any free one, which `port` tells after open()."""
+
+    def __init__(
+        self, host: str, port: int, receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES, max_datagrams: int = MAX_DATAGRAMS
+    ) -> None:
+        super().__init__(receive_buffer_bytes, max_datagrams)
+        self._host = host
+        self._port = port
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return self._port if self._socket is None else int(self._socket.getsockname()[1])
+
+    @property
+    def _where(self) -> str:
+        return f"udp {HostPort(self._host, self.port)}"
+
+    async def _bind(self) -> socket.socket:
+        try:
+            family, _, _, _, address = (await self._resolve())[0]
+            return bound(family, address, self._receive_buffer_bytes)
+        except OSError as error:
+            raise Permanent(f"{self._where} cannot be bound: {error.strerror}") from None
+
+    async def _resolve(self) -> list[tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]]:
+        loop = asyncio.get_running_loop()
+        return await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_DGRAM)  # type: ignore[return-value]
+
+    def _names(self, senders: list[Any]) -> list[str]:
+        return [sender[0] for sender in senders]
+
+
+def boot_identity(where: str) -> int:
     """64-bit identity of what one opening of a listener receives."""
-    listener = f"{transport} {HostPort(host, port)} ".encode()
-    return int.from_bytes(hashlib.blake2b(listener + os.urandom(16), digest_size=8).digest(), "big")
+    return int.from_bytes(hashlib.blake2b(f"{where} ".encode() + os.urandom(16), digest_size=8).digest(), "big")
 
 
-def _bound(family: int, address: tuple[str, int] | tuple[str, int, int, int], receive_buffer_bytes: int) -> socket.socket:
+def bound(family: int, address: str | tuple[str, int] | tuple[str, int, int, int], receive_buffer_bytes: int) -> socket.socket:
+    """A bound datagram socket whose kernel counts what it drops. Raises OSError."""
     made = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         _raise_buffer(made, receive_buffer_bytes)

@@ -20,7 +20,7 @@ import polars as pl
 from ringfence.batch import EventClass
 
 MAJOR = 1
-MINOR = 1
+MINOR = 2
 VERSION = f"{MAJOR}.{MINOR}"
 
 Render = Literal["plain", "time", "ipv4", "ipv6", "bytes", "event_id", "hidden", "code"]
@@ -229,12 +229,23 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("http.response.body.bytes", _INT, _only(_HTTP), "Size of the response body.", eve="http.length"),
     Column("user_agent.original", _TEXT, _only(_HTTP), "User-Agent as sent.", eve="http.http_user_agent"),
+    Column("http.request.referrer", _TEXT, _only(_HTTP), "Referer as sent.", since="1.2", eve="http.http_refer"),
+    Column(
+        "http.response.mime_type",
+        _TEXT,
+        _only(_HTTP),
+        "Content-Type of the response, without its parameters.",
+        since="1.2",
+        eve="http.http_content_type",
+    ),
     Column("tls.client.server_name", _TEXT, _only(_TLS), "Server name that the client asked for.", eve="tls.sni"),
     Column("tls.version", _TEXT, _only(_TLS), "Protocol version as the sensor names it.", eve="tls.version"),
     Column("tls.server.subject", _TEXT, _only(_TLS), "Subject of the server certificate.", eve="tls.subject"),
     Column("tls.server.issuer", _TEXT, _only(_TLS), "Issuer of the server certificate.", eve="tls.issuerdn"),
     Column("tls.server.hash.sha1", _TEXT, _only(_TLS), "Fingerprint of the server certificate.", eve="tls.fingerprint"),
     Column("tls.client.ja3", _TEXT, _only(_TLS), "JA3 hash of the client hello.", eve="tls.ja3.hash"),
+    Column("tls.server.ja3s", _TEXT, _only(_TLS), "JA3S hash of the server hello.", since="1.2", eve="tls.ja3s.hash"),
+    Column("ringfence.tls.ja4", _TEXT, _only(_TLS), "JA4 fingerprint of the client hello.", since="1.2", eve="tls.ja4"),
     Column("ringfence.ssh.client", _TEXT, _only(_SSH), "Software of the client.", eve="ssh.client.software_version"),
     Column(
         "ringfence.ssh.server",
@@ -246,6 +257,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("file.name", _TEXT, _only(_FILE), "File name as the protocol carried it.", eve="fileinfo.filename"),
     Column("file.size", _INT, _only(_FILE), "Bytes seen of the file.", eve="fileinfo.size"),
     Column("file.hash.sha256", _TEXT, _only(_FILE), "SHA-256 of the content.", eve="fileinfo.sha256"),
+    Column("file.hash.sha1", _TEXT, _only(_FILE), "SHA-1 of the content.", since="1.2", eve="fileinfo.sha1"),
+    Column("file.hash.md5", _TEXT, _only(_FILE), "MD5 of the content.", since="1.2", eve="fileinfo.md5"),
     # IDS alerts and drops
     Column(
         "rule.id",
@@ -275,6 +288,22 @@ COLUMNS: tuple[Column, ...] = (
         eve="verdict.action",
     ),
     Column("ringfence.ids.reason", _TEXT, _only(_ALERT), "Why the packet was dropped.", eve="drop.reason"),
+    Column(
+        "ringfence.ids.reject",
+        _TEXT,
+        _only(_ALERT),
+        "How the sensor refused the connection: tcp-reset, icmp-prohib.",
+        since="1.2",
+        eve="verdict.reject",
+    ),
+    Column(
+        "ringfence.ids.reject_target",
+        _TEXT,
+        _only(_ALERT),
+        "Who was told so: to_server, to_client or both.",
+        since="1.2",
+        eve="verdict.reject_target",
+    ),
     # hosts and people
     Column("host.hostname", _TEXT, _HOST, "Host that wrote the log line."),
     Column("process.name", _TEXT, _HOST, "Program that wrote it."),

@@ -36,6 +36,12 @@ STEP_SECS = Histogram(
 TOPOLOGY_LOADED = Gauge(
     "ringfence_topology_loaded_timestamp_seconds", "When the topology in force was loaded.", registry=REGISTRY
 )
+CERTIFICATE_EXPIRY = Gauge(
+    "ringfence_certificate_expiry_timestamp_seconds",
+    "When the certificate of a TLS listener expires.",
+    ["certificate"],
+    registry=REGISTRY,
+)
 _BUILD = Info("ringfence_build", "Version of ringfence.", registry=REGISTRY)
 _BUILD.info({"version": __version__})
 

@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from collectors.suricata import EVENT_CLASSES, KIND, SuricataDecoder
+from collectors.tail import TailShell
+from collectors.tcp import TcpShell
+from collectors.unix import UnixStreamShell
 from ringfence.batch import Decoded, EventClass, ProblemCode, Source, frames_of
 from ringfence.component import BuildContext
 from ringfence.jsonlines import MAX_LINE_BYTES
@@ -54,13 +58,17 @@ TYPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"flow": {"pkts_toserver": 5, "bytes_toserver": 500, "pkts_toclient": 0, "bytes_toclient": 0, "start": AT, "end": AT, "state": "new", "reason": "timeout", "action": "drop"}, "tcp": {"tcp_flags_ts": "1b", "tcp_flags_tc": "00"}, "app_proto": "tls", "flow_id": 2**63 + 5, "community_id": "1:x", "in_iface": "em0", "host": "ids1", "vlan": [10, 20]},
         {"source.packets": 5, "source.bytes": 500, "destination.packets": 0, "destination.bytes": 0, "event.start": AT_US, "event.end": AT_US, "ringfence.flow.state": "new", "ringfence.flow.reason": "timeout", "ringfence.flow.action": "drop", "ringfence.tcp.source_flags": 0x1B, "ringfence.tcp.destination_flags": 0, "network.protocol": "tls", "ringfence.flow.id": str(2**63 + 5), "network.community_id": "1:x", "observer.ingress.interface.name": "em0", "observer.name": "ids1", "network.vlan.id": 10},
     ),
+    "netflow": (
+        {"netflow": {"pkts": 3, "bytes": 180, "start": AT, "end": AT, "age": 0, "min_ttl": 64, "max_ttl": 64}, "tcp": {"tcp_flags": "1b", "syn": True}, "app_proto": "tls"},
+        {"source.packets": 3, "source.bytes": 180, "event.start": AT_US, "event.end": AT_US, "ringfence.tcp.source_flags": 0x1B, "network.protocol": "tls"},
+    ),
     "dns": ({"dns": {"type": "answer", "id": 7, "rrname": "a.example", "rrtype": "A", "rcode": "NOERROR"}}, {"dns.type": "answer", "dns.id": 7, "dns.question.name": "a.example", "dns.question.type": "A", "dns.response_code": "NOERROR"}),
-    "http": ({"http": {"hostname": "h", "url": "/x", "http_method": "GET", "status": 200, "length": 9, "http_user_agent": "curl"}}, {"url.domain": "h", "url.original": "/x", "http.request.method": "GET", "http.response.status_code": 200, "http.response.body.bytes": 9, "user_agent.original": "curl"}),
-    "tls": ({"tls": {"sni": "h", "version": "TLS 1.3", "subject": "CN=h", "issuerdn": "CN=i", "fingerprint": "aa:bb", "ja3": {"hash": "ff"}}}, {"tls.client.server_name": "h", "tls.version": "TLS 1.3", "tls.server.subject": "CN=h", "tls.server.issuer": "CN=i", "tls.server.hash.sha1": "aa:bb", "tls.client.ja3": "ff"}),
+    "http": ({"http": {"hostname": "h", "url": "/x", "http_method": "GET", "status": 200, "length": 9, "http_user_agent": "curl", "http_refer": "http://h/", "http_content_type": "text/html"}}, {"http.request.referrer": "http://h/", "http.response.mime_type": "text/html", "url.domain": "h", "url.original": "/x", "http.request.method": "GET", "http.response.status_code": 200, "http.response.body.bytes": 9, "user_agent.original": "curl"}),
+    "tls": ({"tls": {"sni": "h", "version": "TLS 1.3", "subject": "CN=h", "issuerdn": "CN=i", "fingerprint": "aa:bb", "ja3": {"hash": "ff"}, "ja3s": {"hash": "ee"}, "ja4": "t13d"}}, {"tls.server.ja3s": "ee", "ringfence.tls.ja4": "t13d", "tls.client.server_name": "h", "tls.version": "TLS 1.3", "tls.server.subject": "CN=h", "tls.server.issuer": "CN=i", "tls.server.hash.sha1": "aa:bb", "tls.client.ja3": "ff"}),
     "ssh": ({"ssh": {"client": {"software_version": "PuTTY"}, "server": {"software_version": "OpenSSH"}}}, {"ringfence.ssh.client": "PuTTY", "ringfence.ssh.server": "OpenSSH"}),
-    "alert": ({"alert": {"action": "blocked", "signature_id": 2_001_219, "rev": 3, "signature": "ET SCAN", "category": "Attempted", "severity": 2}, "verdict": {"action": "drop"}}, {"ringfence.ids.action": "blocked", "rule.id": "2001219", "rule.version": "3", "rule.name": "ET SCAN", "rule.category": "Attempted", "event.severity": 73, "ringfence.ids.verdict": "drop"}),
+    "alert": ({"alert": {"action": "blocked", "signature_id": 2_001_219, "rev": 3, "signature": "ET SCAN", "category": "Attempted", "severity": 2}, "verdict": {"action": "drop", "reject-target": "to_client", "reject": ["tcp-reset"]}}, {"ringfence.ids.reject": "tcp-reset", "ringfence.ids.reject_target": "to_client", "ringfence.ids.action": "blocked", "rule.id": "2001219", "rule.version": "3", "rule.name": "ET SCAN", "rule.category": "Attempted", "event.severity": 73, "ringfence.ids.verdict": "drop"}),
     "drop": ({"drop": {"reason": "rules", "len": 60}}, {"ringfence.ids.verdict": "drop", "ringfence.ids.reason": "rules"}),
-    "fileinfo": ({"fileinfo": {"filename": "/x.exe", "size": 5, "sha256": "ab"}}, {"file.name": "/x.exe", "file.size": 5, "file.hash.sha256": "ab"}),
+    "fileinfo": ({"fileinfo": {"filename": "/x.exe", "size": 5, "sha256": "ab", "sha1": "cd", "md5": "ef"}}, {"file.hash.sha1": "cd", "file.hash.md5": "ef", "file.name": "/x.exe", "file.size": 5, "file.hash.sha256": "ab"}),
 }  # fmt: skip
 
 
@@ -81,7 +89,14 @@ def test_every_known_event_type_is_tested() -> None:
     assert set(TYPES) == set(EVENT_CLASSES)
 
 
-@pytest.mark.parametrize("event_type", ["anomaly", "stats", "", "Flow", "h\u00f6"])
+WITHOUT_CLASS = [
+    "anomaly", "stats", "smb", "dcerpc", "rdp", "rfb", "krb5", "dhcp", "snmp", "mqtt", "nfs", "ftp", "ftp_data", "tftp", "smtp", "sip", "ike",
+    "quic", "pgsql", "ldap", "mdns", "llmnr", "modbus", "dnp3", "enip", "http2", "websocket", "bittorrent_dht", "arp", "frame", "metadata",
+    "packet", "engine", "", "Flow", "h\u00f6",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("event_type", WITHOUT_CLASS)
 def test_an_unknown_event_type_is_a_generic_row_with_its_line(event_type: str) -> None:
     original = line(event_type, host="ids1").rstrip()
 
@@ -115,6 +130,142 @@ def test_only_the_packets_to_the_client_are_turned_round() -> None:
     found = rows(line("alert", direction="to_server"), line("alert", direction="to_client"), line("alert"))
 
     assert [row["source.port"] for row in found] == [50_000, 443, 50_000]
+
+
+CLIENT_FIRST = {"src_ip": "10.1.0.5", "src_port": 50_000, "dest_ip": "10.2.0.9", "dest_port": 443}
+SERVER_FIRST = {"src_ip": "10.2.0.9", "src_port": 443, "dest_ip": "10.1.0.5", "dest_port": 50_000}
+
+
+@pytest.mark.parametrize("event_type", ["alert", "drop"])
+@pytest.mark.parametrize("packet", [CLIENT_FIRST, SERVER_FIRST], ids=["to the server", "to the client"])
+@pytest.mark.parametrize("direction", ["to_client", "to_server", None])
+def test_the_initiator_of_the_flow_is_the_source_whatever_the_direction_says(
+    event_type: str, packet: dict[str, Any], direction: str | None
+) -> None:
+    row = one(event_type, direction=direction, flow=CLIENT_FIRST, **packet)
+
+    assert {name: row[name] for name in ENDS} == ENDS
+
+
+def test_a_host_that_talks_to_itself_is_known_by_its_ports() -> None:
+    here = {"src_ip": "10.1.0.5", "dest_ip": "10.1.0.5"}
+
+    row = one("alert", **{**SERVER_FIRST, **here}, flow={**CLIENT_FIRST, **here})
+
+    assert (row["source.port"], row["destination.port"]) == (50_000, 443)
+
+
+@pytest.mark.parametrize(("direction", "source"), [("to_client", "10.1.0.5"), ("to_server", "10.3.0.1"), (None, "10.3.0.1")])
+def test_of_a_packet_that_is_about_a_flow_the_direction_counts(direction: str | None, source: str) -> None:
+    ends = {"src_ip": "10.3.0.1", "src_port": None, "dest_ip": "10.1.0.5", "dest_port": None}
+
+    assert one("alert", direction=direction, flow=CLIENT_FIRST, **ends)["source.ip"] == frames.v4(source)
+
+
+def test_without_ports_the_flow_of_equal_ends_leaves_it_to_the_direction() -> None:
+    ends = {"src_ip": "10.1.0.5", "src_port": None, "dest_ip": "10.1.0.5", "dest_port": None}
+
+    assert one("alert", direction="to_client", flow=ends, **ends)["source.ip"] == frames.v4("10.1.0.5")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "target"),
+    [
+        ({"reject_target": "both"}, "both"),
+        ({"reject-target": "to_client"}, "to_client"),
+        ({"reject_target": "to_server", "reject-target": "to_client"}, "to_server"),
+        ({}, None),
+    ],
+)
+def test_the_reject_target_has_two_spellings(verdict: dict[str, str], target: str | None) -> None:
+    assert one("alert", verdict=verdict).get("ringfence.ids.reject_target") == target
+
+
+@pytest.mark.parametrize(
+    ("reject", "expected"), [(["tcp-reset"], "tcp-reset"), (["tcp-reset", "icmp-prohib"], "tcp-reset,icmp-prohib"), ([], None)]
+)
+def test_how_it_was_rejected_is_one_text(reject: list[str], expected: str | None) -> None:
+    assert one("alert", verdict={"reject": reject}).get("ringfence.ids.reject") == expected
+
+
+def test_a_netflow_record_beside_a_flow_has_nothing_back() -> None:
+    counted = {"pkts_toserver": 5, "pkts_toclient": 4, "bytes_toserver": 9, "bytes_toclient": 8}
+    found = rows(line("netflow", netflow={"pkts": 3, "bytes": 180}), line("flow", flow=counted))
+
+    assert [(row.get("source.packets"), row.get("destination.packets")) for row in found] == [(3, None), (5, 4)]
+
+
+QUESTION = {"queries": [{"rrname": "a.example", "rrtype": "A"}], "id": 7}
+ANSWERS = {
+    "answers": [{"rrname": "a.example", "rrtype": "CNAME", "ttl": 5, "rdata": "b.example"}],
+    "grouped": {"CNAME": ["b.example"]},
+}
+FLAT = {"rrname": "a.example", "rrtype": "A", "id": 7}
+AS_QUERY = {"dns.type": "query", "dns.id": 7, "dns.question.name": "a.example", "dns.question.type": "A"}
+AS_ANSWER = {**AS_QUERY, "dns.type": "answer", "dns.response_code": "NXDOMAIN"}
+
+
+@pytest.mark.parametrize(
+    ("dns", "expected"),
+    [
+        ({"type": "query", **FLAT}, AS_QUERY),
+        ({"type": "answer", "rcode": "NXDOMAIN", **FLAT, "ttl": 5, "rdata": "10.0.0.1"}, AS_ANSWER),
+        ({"version": 2, "type": "query", **FLAT}, AS_QUERY),
+        ({"version": 2, "type": "answer", "rcode": "NXDOMAIN", **FLAT, **ANSWERS}, AS_ANSWER),
+        ({"version": 3, "type": "request", **QUESTION}, AS_QUERY),
+        ({"version": 3, "type": "request", "rcode": "NOERROR", **QUESTION}, AS_QUERY),
+        ({"version": 3, "type": "response", "rcode": "NXDOMAIN", **QUESTION, **ANSWERS}, AS_ANSWER),
+    ],
+)
+def test_dns_records_of_every_version_fill_the_same_columns(dns: dict[str, Any], expected: dict[str, Any]) -> None:
+    row = one("dns", dest_port=53, dns=dns)
+
+    assert {name: value for name, value in row.items() if name.startswith("dns.")} == expected
+
+
+@pytest.mark.parametrize("queries", [None, [], [{}], [{"rrname": None}]])
+def test_a_response_without_a_question_has_no_name(queries: list[dict[str, None]] | None) -> None:
+    row = one("dns", dns={"version": 3, "type": "response", "rcode": "REFUSED", "queries": queries, **ANSWERS})
+
+    assert ("dns.question.name" in row, row["dns.response_code"]) == (False, "REFUSED")
+
+
+def test_of_several_questions_the_first_counts() -> None:
+    questions = [{"rrname": "a", "rrtype": "A"}, {"rrname": "b", "rrtype": "AAAA"}]
+    row = one("dns", dns={"version": 3, "type": "request", "queries": questions})
+
+    assert (row["dns.question.name"], row["dns.question.type"]) == ("a", "A")
+
+
+@pytest.mark.parametrize(
+    ("kind", "ports", "expected"),
+    [
+        ("response", (53, 50_000), (50_000, 53)),
+        ("response", (5353, 50_000), (50_000, 5353)),
+        ("response", (50_000, 53), (50_000, 53)),
+        ("request", (50_000, 53), (50_000, 53)),
+        ("answer", (50_000, 53), (50_000, 53)),
+        ("answer", (53, 50_000), (53, 50_000)),
+    ],
+)
+def test_the_client_of_a_response_of_version_3_comes_first(
+    kind: str, ports: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    row = one("dns", src_port=ports[0], dest_port=ports[1], dns={"type": kind})
+
+    assert (row["source.port"], row["destination.port"]) == expected
+
+
+def test_dns_records_of_two_versions_in_one_block_do_not_mix() -> None:
+    found = rows(
+        line("dns", src_port=53, dns={"version": 3, "type": "response", **QUESTION}),
+        line("dns", src_port=53, dns={"version": 2, "type": "answer", "rcode": "NOERROR", **FLAT}),
+    )
+
+    assert [(row["source.port"], row["dns.question.name"], row.get("dns.response_code")) for row in found] == [
+        (443, "a.example", None),
+        (53, "a.example", "NOERROR"),
+    ]
 
 
 @pytest.mark.parametrize(("given_severity", "expected"), [(1, 99), (2, 73), (3, 47), (4, 21), (255, 1)])
@@ -269,13 +420,29 @@ EVENT = st.fixed_dictionaries(
         "direction": st.sampled_from(["to_client", "to_server"]),
         "vlan": st.lists(PORTS, max_size=3),
         "flow": st.fixed_dictionaries(
-            {}, optional={"pkts_toserver": PORTS, "start": st.sampled_from([AT, "bad"]), "action": st.text(max_size=4)}
+            {},
+            optional={
+                "pkts_toserver": PORTS,
+                "start": st.sampled_from([AT, "bad"]),
+                "action": st.text(max_size=4),
+                "src_ip": st.sampled_from(["10.0.0.1", "10.0.0.2", "odd"]),
+                "dest_ip": st.sampled_from(["10.0.0.1", "10.0.0.2"]),
+            },
         ),
+        "netflow": st.fixed_dictionaries({}, optional={"pkts": PORTS, "end": st.sampled_from([AT, "bad"])}),
         "tcp": st.fixed_dictionaries({"tcp_flags_ts": st.sampled_from(["1b", "zz", ""])}),
         "alert": st.fixed_dictionaries(
             {}, optional={"severity": PORTS, "signature_id": PORTS, "signature": st.text(max_size=5)}
         ),
-        "dns": st.fixed_dictionaries({}, optional={"id": PORTS, "rcode": st.text(max_size=4)}),
+        "dns": st.fixed_dictionaries(
+            {},
+            optional={
+                "id": PORTS,
+                "rcode": st.text(max_size=4),
+                "type": st.sampled_from(["query", "answer", "request", "response", "odd"]),
+                "queries": st.lists(st.fixed_dictionaries({}, optional={"rrname": st.text(max_size=4)}), max_size=2),
+            },
+        ),
         "icmp_type": PORTS,
         "flow_id": PORTS,
     },
@@ -339,10 +506,35 @@ def test_eve_is_recognised_by_its_first_bytes(first: bytes, expected: bool) -> N
     assert EVE_FORMAT.recognise(first) is expected
 
 
-def test_the_collector_claims_its_file() -> None:
-    settings = KIND.settings.model_validate({"path": "/var/log/eve.json"})
+@pytest.mark.parametrize(
+    ("options", "shell", "claim"),
+    [
+        ({"path": "/var/log/eve.json"}, TailShell, "file /var/log/eve.json"),
+        ({"listen": "tcp://127.0.0.1:5170"}, TcpShell, "tcp 127.0.0.1:5170"),
+        ({"listen": "tcp://[::1]:5170"}, TcpShell, "tcp [::1]:5170"),
+        ({"listen": "unix:///run/eve.sock"}, UnixStreamShell, "unix /run/eve.sock"),
+    ],
+)
+def test_a_path_or_an_address_chooses_the_shell_and_is_claimed(options: dict[str, str], shell: type, claim: str) -> None:
+    settings = KIND.settings.model_validate(options)
 
-    assert list(KIND.resources(settings)) == ["file /var/log/eve.json"]
+    assert isinstance(KIND.build(settings, BuildContext("ids", EMPTY)).shell, shell)
+    assert list(KIND.resources(settings)) == [claim]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "exactly one of path and listen is required"),
+        ({"path": "/x", "listen": "tcp://h:1"}, "exactly one of path and listen is required"),
+        ({"listen": "udp://h:1"}, "'udp://h:1' is not tcp://HOST:PORT or unix:///PATH"),
+        ({"listen": "unix://relative"}, "'unix://relative' is not tcp://HOST:PORT or unix:///PATH"),
+        ({"listen": "tcp://h"}, "'h' is not HOST:PORT"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options: dict[str, str], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        KIND.settings.model_validate(options)
 
 
 def test_the_entry_point_builds_the_collector() -> None:
