@@ -1,7 +1,7 @@
 """Classic pcap capture files: cuts a stream into the file header and its packet records.
 
 Spec: draft-ietf-opsawg-pcap-03 sections 4 (file header) and 5 (packet record), version 2.4, both byte orders, with
-microseconds or nanoseconds. Not supported: pcapng, and the swapped lengths of versions before 2.4.
+microseconds or nanoseconds. Not supported: pcapng (`collectors/pcapng.py`), and the swapped lengths of versions before 2.4.
 
 The first frame of a stream is its 24-byte file header at position 0, which tells a decoder byte order, resolution and
 link type (`read_capture`); no record can stand there. Each further frame is a 16-byte record header and the packet. A
@@ -124,7 +124,11 @@ def read_capture(header: bytes) -> Capture | Fault:
         return Fault(ProblemCode.TRUNCATED, f"pcap file header has {len(header)} of {FILE_HEADER_BYTES} bytes", len(header))
     magic = header[:4]
     if magic == _PCAPNG_MAGIC:
-        return Fault(ProblemCode.UNKNOWN_VERSION, "stream is pcapng; accepted: classic pcap (editcap -F pcap converts)", 0)
+        return Fault(
+            ProblemCode.UNKNOWN_VERSION,
+            "stream is pcapng; accepted: classic pcap (editcap -F pcap converts; ringfence decode and replay read it)",
+            0,
+        )
     if magic not in _MAGICS:
         return Fault(
             ProblemCode.MALFORMED,

@@ -56,6 +56,7 @@ from collectors.pcap import (
     read_capture,
     unreadable,
 )
+from collectors.pcapng import MAGIC, CaptureFramer, PcapngReader, linktypes
 from collectors.tail import TailShell
 from ringfence.addresses import MAPPED_PREFIX
 from ringfence.batch import Decoded, EventClass, Frames, Problem, ProblemCode
@@ -265,19 +266,27 @@ class _Records:
         return result
 
 
+Reader = PcapReader | PcapngReader
+
+
 class PflogDecoder:
-    """Decodes the frames of `PcapFramer`. Remembers the file header of each stream; a stream is unreadable without it."""
+    """Decodes the frames of `PcapFramer`. Remembers the file header of each stream; a stream is unreadable without it.
+
+    With `pcapng`, it decodes those of `CaptureFramer`: a stream may be pcapng too.
+    """
 
     def __init__(
         self,
         observer: str | None = None,
         original: Literal["keep", "drop"] = "drop",
         dialect: Dialect | Literal["auto"] = "auto",
+        pcapng: bool = False,
     ) -> None:
         self._observer = observer
         self._original = original
         self._layouts = layouts(dialect)
-        self._streams: OrderedDict[int, PcapReader | Fault] = OrderedDict()
+        self._pcapng = pcapng
+        self._streams: OrderedDict[int, Reader | Fault] = OrderedDict()
 
     def feed(self, frames: Frames) -> Decoded:
         """Decode every frame; rows keep the order of their frames."""
@@ -286,12 +295,14 @@ class PflogDecoder:
         filtered: dict[str, int] = {}
         for identity, rows in _stretches(frames):
             if frames.positions[rows[0]] == 0:
-                fault = self._open(identity, frames.frame(int(rows[0])))
-                if fault is None:
-                    _count(filtered, {"capture header": 1})
+                start = frames.frame(int(rows[0]))
+                if self._pcapng and start[: len(MAGIC)] == MAGIC:
+                    self._remember(identity, PcapngReader(DLT_PFLOG))
                 else:
-                    faults.append((int(rows[0]), fault))
-                rows = rows[1:]
+                    fault = self._open(identity, start)
+                    _count(filtered, {"capture header": int(fault is None)})
+                    faults += [] if fault is None else [(int(rows[0]), fault)]
+                    rows = rows[1:]
             stream = self._stream(identity)
             if isinstance(stream, Fault):
                 faults += ((row, unreadable(stream)) for row in rows.tolist())
@@ -319,13 +330,13 @@ class PflogDecoder:
         self._remember(identity, capture if isinstance(capture, Fault) else PcapReader(capture))
         return capture if isinstance(capture, Fault) else None
 
-    def _remember(self, identity: int, stream: PcapReader | Fault) -> None:
+    def _remember(self, identity: int, stream: Reader | Fault) -> None:
         self._streams[identity] = stream
         self._streams.move_to_end(identity)
         if len(self._streams) > MAX_STREAMS:
             self._streams.popitem(last=False)
 
-    def _stream(self, identity: int) -> PcapReader | Fault:
+    def _stream(self, identity: int) -> Reader | Fault:
         stream = self._streams.get(identity)
         if stream is None:
             return Fault(ProblemCode.MALFORMED, "no pcap file header was seen", 0)
@@ -387,7 +398,8 @@ class PflogDecoder:
 
 def _count(filtered: dict[str, int], more: Mapping[str, int]) -> None:
     for reason, count in more.items():
-        filtered[reason] = filtered.get(reason, 0) + count
+        if count:
+            filtered[reason] = filtered.get(reason, 0) + count
 
 
 def _length_bytes(data: bytes, packets: Packets) -> npt.NDArray[np.uint8]:
@@ -689,7 +701,7 @@ def _null(dtype: pl.DataType) -> pl.Series:
 
 
 class PflogConfig(BaseModel):
-    """Reads a pcap file of pflogd(8), such as /var/log/pflog."""
+    """Reads a pcap file of pflogd(8), such as /var/log/pflog; pcapng only `ringfence decode` and `replay` read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -704,12 +716,14 @@ class PflogConfig(BaseModel):
 
 def recognise(start: bytes) -> bool:
     """True when a file that starts so is a capture of pflog."""
+    if start[: len(MAGIC)] == MAGIC:
+        return DLT_PFLOG in linktypes(start)
     capture = read_capture(start)
     return isinstance(capture, Capture) and capture.linktype == DLT_PFLOG
 
 
 def _decoder(year: int) -> Decoder:
-    return PflogDecoder()
+    return PflogDecoder(pcapng=True)
 
 
 class PflogKind:
@@ -720,7 +734,14 @@ class PflogKind:
     status: Status = "experimental"
     sample = "firewall: {type: pflog, path: /var/log/pflog, observer: fw1}"
     formats: Sequence[Format] = (
-        Format("pflog", "pcap files of pflogd(8): OpenBSD, FreeBSD, NetBSD, macOS", PcapFramer, _decoder, recognise, "pf"),
+        Format(
+            "pflog",
+            "pcap files of pflogd(8), and pcapng: OpenBSD, FreeBSD, NetBSD, macOS",
+            CaptureFramer,
+            _decoder,
+            recognise,
+            "pf",
+        ),
     )
 
     def build(self, settings: PflogConfig, context: BuildContext) -> Collector:
