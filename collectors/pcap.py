@@ -1,7 +1,7 @@
 """Classic pcap capture files: cuts a stream into the file header and its packet records.
 
 Spec: draft-ietf-opsawg-pcap-03 sections 4 (file header) and 5 (packet record), version 2.4, both byte orders, with
-microseconds or nanoseconds. Not supported: pcapng, and the swapped lengths of versions before 2.4.
+microseconds or nanoseconds. Not supported: pcapng (`collectors/pcapng.py`), and the swapped lengths of versions before 2.4.
 
 The first frame of a stream is its 24-byte file header at position 0, which tells a decoder byte order, resolution and
 link type (`read_capture`); no record can stand there. Each further frame is a 16-byte record header and the packet. A
@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ringfence.batch import ProblemCode
+from ringfence.batch import Frames, ProblemCode
 
 FILE_HEADER_BYTES = 24
 RECORD_HEADER_BYTES = 16
@@ -41,6 +41,27 @@ _PCAPNG_MAGIC = bytes.fromhex("0a0d0d0a")  # Section Header Block, draft-ietf-op
 _WALK_BYTES = 1 << 20  # walked at once, so that their list of integers stays in cache: 85 ns a record against 200
 
 Boundaries = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.int64]
+Void = npt.NDArray[np.void]
+
+_RECORD: dict[Order, np.dtype[np.void]] = {
+    "<": np.dtype([("seconds", "<u4"), ("fraction", "<u4"), ("caplen", "<u4"), ("wirelen", "<u4")]),
+    ">": np.dtype([("seconds", ">u4"), ("fraction", ">u4"), ("caplen", ">u4"), ("wirelen", ">u4")]),
+}
+
+
+def gather(data: bytes, dtype: np.dtype[np.void], at: Ints) -> Void:
+    """Copy one item from each of these unaligned places, as if zeroes followed the data."""
+    size = dtype.itemsize
+    last = len(data) - size
+    if last < 0:
+        return gather(data + bytes(2 * size), dtype, at)
+    raw = np.ndarray((last + 1,), f"V{size}", data, strides=(1,))
+    items: Void = raw[np.minimum(at, last)].view(dtype)
+    beyond = at > last
+    if beyond.any():
+        items[beyond] = gather(data[last:] + bytes(size), dtype, at[beyond] - last)
+    return items
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +82,53 @@ class Fault:
     offset: int
 
 
+@dataclass(frozen=True, slots=True)
+class Packets:
+    """Packets of one stream, as columns: the row of their frame, where they start in the data and how much was captured.
+
+    `wire` is their length before the capture cut them, `micros` their time; `order` is the byte order of the writer.
+    """
+
+    order: Order
+    rows: Ints
+    starts: Ints
+    sizes: Ints
+    wire: Ints
+    micros: Ints
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def only(self, places: npt.NDArray[np.bool_] | Ints) -> Packets:
+        """Some of them."""
+        columns = (self.rows, self.starts, self.sizes, self.wire, self.micros)
+        return Packets(self.order, *(column[places] for column in columns))
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a reader made of frames: packets, a fault for each row that is none, and what it left out (reason -> rows).
+
+    `broken` is the fault from which on nothing of the stream can be read.
+    """
+
+    packets: list[Packets]
+    faults: list[tuple[int, Fault]]
+    filtered: dict[str, int]
+    broken: Fault | None = None
+
+
 def read_capture(header: bytes) -> Capture | Fault:
     """Read the first frame of a stream."""
     if len(header) < FILE_HEADER_BYTES:
         return Fault(ProblemCode.TRUNCATED, f"pcap file header has {len(header)} of {FILE_HEADER_BYTES} bytes", len(header))
     magic = header[:4]
     if magic == _PCAPNG_MAGIC:
-        return Fault(ProblemCode.UNKNOWN_VERSION, "stream is pcapng; accepted: classic pcap (editcap -F pcap converts)", 0)
+        return Fault(
+            ProblemCode.UNKNOWN_VERSION,
+            "stream is pcapng; accepted: classic pcap (editcap -F pcap converts; ringfence decode and replay read it)",
+            0,
+        )
     if magic not in _MAGICS:
         return Fault(
             ProblemCode.MALFORMED,
@@ -79,6 +140,60 @@ def read_capture(header: bytes) -> Capture | Fault:
     if (major, minor) != (2, 4):
         return Fault(ProblemCode.UNKNOWN_VERSION, f"pcap version is {major}.{minor}; accepted: 2.4", 4)
     return Capture(order, nanoseconds, link & 0xFFFF)  # the upper half holds the FCS length
+
+
+class PcapReader:
+    """Reads the records of one stream."""
+
+    def __init__(self, capture: Capture) -> None:
+        self._capture = capture
+        self._fractions = 1_000_000_000 if capture.nanoseconds else 1_000_000
+
+    def read(self, frames: Frames, rows: Ints) -> Reading:
+        """The packets of these rows; `_diagnose` says why a record has none, and the two must agree."""
+        starts = frames.offsets[rows]
+        sizes = frames.offsets[rows + 1] - starts
+        record = gather(frames.data, _RECORD[self._capture.order], starts)
+        caplen, wire = record["caplen"].astype(np.int64), record["wirelen"].astype(np.int64)
+        good = (sizes == caplen + RECORD_HEADER_BYTES) & (caplen <= MAX_PACKET_BYTES) & (wire >= caplen)
+        good &= record["fraction"] < self._fractions
+        fraction = record["fraction"].astype(np.int64)
+        micros = record["seconds"] * np.int64(1_000_000) + (fraction // 1000 if self._capture.nanoseconds else fraction)
+        packets = Packets(self._capture.order, rows, starts + RECORD_HEADER_BYTES, caplen, wire, micros)
+        if good.all():
+            return Reading([packets], [], {})
+        faults: list[tuple[int, Fault]] = []
+        broken = None
+        for place in np.flatnonzero(~good).tolist():
+            fault = self._diagnose(frames.frame(int(rows[place])))
+            faults.append((int(rows[place]), fault))
+            if fault.code is ProblemCode.TOO_LARGE:  # the framer is lost from here on
+                broken = fault
+                faults += [(row, unreadable(fault)) for row in rows[place + 1 :].tolist()]
+                good[place:] = False
+                break
+        return Reading([packets.only(good)], faults, {}, broken)
+
+    def _diagnose(self, frame: bytes) -> Fault:
+        """The first check that a record does not pass, its lengths before the rest."""
+        if len(frame) < RECORD_HEADER_BYTES:
+            return Fault(ProblemCode.TRUNCATED, f"record header has {len(frame)} of {RECORD_HEADER_BYTES} bytes", len(frame))
+        _, fraction, caplen, wirelen = struct.unpack_from(f"{self._capture.order}IIII", frame)
+        size = len(frame) - RECORD_HEADER_BYTES
+        if caplen > MAX_PACKET_BYTES:
+            return Fault(ProblemCode.TOO_LARGE, f"record announces {caplen} bytes; at most {MAX_PACKET_BYTES} are accepted", 8)
+        if size < caplen:
+            return Fault(ProblemCode.TRUNCATED, f"packet has {size} of {caplen} bytes", len(frame))
+        if size > caplen:
+            return Fault(ProblemCode.BAD_LENGTH, f"record announces {caplen} bytes but holds {size}", 8)
+        if wirelen < caplen:
+            return Fault(ProblemCode.MALFORMED, f"{caplen} bytes were captured of a packet of {wirelen}", 12)
+        return Fault(ProblemCode.MALFORMED, f"fraction of a second is {fraction}; a second has {self._fractions}", 4)
+
+
+def unreadable(fault: Fault) -> Fault:
+    """The fault of every frame of a stream that has this one."""
+    return Fault(fault.code, f"stream is unreadable: {fault.detail}", 0)
 
 
 class PcapFramer:

@@ -1,13 +1,32 @@
-"""pflog: packets that OpenBSD's pf logged, each with the rule that decided (link type DLT_PFLOG, 117).
+"""pflog: packets that pf logged, each with the rule that decided (link type DLT_PFLOG, 117), of OpenBSD, FreeBSD, NetBSD, macOS.
 
-Spec: pflog(4), sys/net/if_pflog.h and sys/net/pfvar.h of OpenBSD; pcap framing by `collectors/pcap.py`; RFC 791, RFC 8200
-section 4, RFC 9293 section 3.1. Not supported: header lengths other than 100 bytes (FreeBSD, macOS, old OpenBSD: rejected,
-with the length), AH inside IPv4 (shown as protocol 51), ports of other protocols than TCP, UDP and SCTP.
+Spec: pflog(4); sys/net/if_pflog.h of OpenBSD 1.11, 1.14, 1.19, 1.27 and of FreeBSD, sys/dist/pf/net/if_pflog.h of NetBSD,
+bsd/net/if_pflog.h of xnu; capture framing by `collectors/pcap.py`; RFC 791, RFC 8200 section 4, RFC 9293 section 3.1.
+Not supported: the header without a length (OpenBSD before 3.4, link type 17), AH inside IPv4 (shown as protocol 51), ports
+of other protocols than TCP, UDP and SCTP.
 
-Numbers of the header are in network order, except the user and process ids: pf writes those as its CPU has them, and so
-does the writer of the file, whose byte order therefore tells. With `rewritten` set, the packet in the record is already
-translated (address family `naf`) and the header keeps the original addresses and ports (family `af`; pflog_bpfcopy of
-if_pflog.c): the header gives `source.*`, the packet `source.nat.*`.
+The first byte is the length of the header: without its padding (offsetof) or, in some, with it (sizeof). The packet starts
+at the next multiple of 4: BPF_WORDALIGN of OpenBSD and macOS, and what the sizes of all structures come to, also where
+BPF_ALIGNMENT is 8 (FreeBSD, NetBSD on 64-bit machines). Lengths, and what they have beside rule and direction:
+
+    45, 48           OpenBSD 3.4 to 3.9, FreeBSD 5 and 6    nothing
+    49, 52           OPNsense and pfSense until 2021        ridentifier
+    61, 64           OpenBSD 4.0 to 4.8, FreeBSD 7 to 13,   user and process of socket and rule
+                     NetBSD, macOS
+    68, 69, 72       FreeBSD 13.1 and later                 those and ridentifier
+    100              OpenBSD 4.9 and later                  those and the ends before rewriting
+
+The same length means the same fields in every system; what differs is the number of IPv6 (OpenBSD and NetBSD 24, FreeBSD
+28, macOS 30), names of the highest action and reason codes, and the number that stands for no process. With `dialect: auto`
+the length tells the system and, where several share it, the number of IPv6. An IPv4 record of 61 or 64 bytes is read as of
+FreeBSD, of 45 or 48 as of OpenBSD: action and reason codes up to 10 and 14 are the same everywhere, so nothing but rare
+codes can be misnamed, and a setting tells for sure. NetBSD is never guessed.
+
+Rule numbers, `ridentifier`, addresses and ports are in network order. User and process ids are not: pf writes those as its
+CPU has them, and so does the writer of the file, whose byte order therefore tells. With `rewritten` set, the packet in the
+record is already translated (address family `naf`; OpenBSD 4.9 and 5.0 have 0 there and mean `af`) and the header keeps the
+original addresses and ports (family `af`; pflog_bpfcopy of if_pflog.c): the header gives `source.*`, the packet
+`source.nat.*`.
 
 Sample (header only: block in on vlan20 by rule 8, rule 3 of anchor "blue"): 64020100 766c616e3230 00*10 626c7565 00*12
 00000008 00000003 ffffffff 00000000 00000000 00000000 01 00 02 00 00*36
@@ -15,7 +34,6 @@ Sample (header only: block in on vlan20 by rule 8, rule 3 of anchor "blue"): 640
 
 from __future__ import annotations
 
-import struct
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -27,34 +45,61 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
-from collectors.pcap import MAX_PACKET_BYTES, RECORD_HEADER_BYTES, Capture, Fault, Order, PcapFramer, read_capture
+from collectors.pcap import (
+    Capture,
+    Fault,
+    Order,
+    Packets,
+    PcapFramer,
+    PcapReader,
+    gather,
+    read_capture,
+    unreadable,
+)
+from collectors.pcapng import MAGIC, CaptureFramer, PcapngReader, linktypes
 from collectors.tail import TailShell
 from ringfence.addresses import MAPPED_PREFIX
 from ringfence.batch import Decoded, EventClass, Frames, Problem, ProblemCode
 from ringfence.component import BuildContext, Collector, Decoder, Format, Status
-from ringfence.schema import build_frame, together
+from ringfence.schema import build_frame, frame_schema, together
 from ringfence.yamlfile import ConfigPath
 
 DLT_PFLOG = 117  # libpcap, pcap/dlt.h
 MAX_STREAMS = 1024  # files whose header is remembered; the one that was quiet longest is forgotten first
 
-AF_INET = 2  # OpenBSD sys/socket.h
-AF_INET6 = 24  # OpenBSD sys/socket.h
+Dialect = Literal["openbsd", "freebsd", "netbsd", "macos"]
+DIALECTS: tuple[Dialect, ...] = ("openbsd", "freebsd", "netbsd", "macos")
+
+AF_INET = 2  # sys/socket.h, everywhere
+AF_INET6: Mapping[Dialect, int] = {"openbsd": 24, "freebsd": 28, "netbsd": 24, "macos": 30}  # sys/socket.h of each
 PF_IN, PF_OUT = 1, 2  # pfvar.h: enum { PF_INOUT, PF_IN, PF_OUT, PF_FWD }
 NO_UID = 0xFFFFFFFF  # UID_MAX, sys/limits.h
 NO_PID = 100_000  # PID_MAX + 1, sys/proc.h
+NO_PID_NETBSD = 30_001  # PID_MAX + 1 of NetBSD
+NO_PID_OLD = 32_767  # PID_MAX + 1 of OpenBSD when it wrote shorter headers (usr.sbin/tcpdump/print-pflog.c 1.20)
 NO_RULE = 0xFFFFFFFF  # if_pflog.c: hdr.subrulenr = -1
 
-# pfvar.h: enum { PF_PASS, PF_DROP, ... PF_AFRT }
-ACTIONS = (
-    "pass", "block", "scrub", "noscrub", "nat", "nonat", "binat", "nobinat",
-    "rdr", "nordr", "synproxy_drop", "defer", "match", "divert", "rt", "afrt",
+# pfvar.h: enum { PF_PASS, PF_DROP, ... PF_SYNPROXY_DROP }, and what each system added
+_ACTIONS = (
+    "pass", "block", "scrub", "noscrub", "nat", "nonat", "binat", "nobinat", "rdr", "nordr", "synproxy_drop",
 )  # fmt: skip
+ACTIONS: Mapping[Dialect, tuple[str, ...]] = {
+    "openbsd": (*_ACTIONS, "defer", "match", "divert", "rt", "afrt"),
+    "freebsd": (*_ACTIONS, "defer", "match"),
+    "netbsd": _ACTIONS,
+    "macos": (*_ACTIONS, "dummynet", "nodummynet", "nat64", "nonat64"),
+}
 # pfvar.h: PFRES_NAMES
-REASONS = (
+_REASONS = (
     "match", "bad-offset", "fragment", "short", "normalize", "memory", "bad-timestamp", "congestion", "ip-option",
-    "proto-cksum", "state-mismatch", "state-insert", "state-limit", "src-limit", "synproxy", "translate", "no-route",
+    "proto-cksum", "state-mismatch", "state-insert", "state-limit", "src-limit", "synproxy",
 )  # fmt: skip
+REASONS: Mapping[Dialect, tuple[str, ...]] = {
+    "openbsd": (*_REASONS, "translate", "no-route"),
+    "freebsd": (*_REASONS, "map-failed"),
+    "netbsd": (*_REASONS, "state-locked"),
+    "macos": (*_REASONS, "dummynet"),
+}
 
 ICMP, TCP, UDP, ICMPV6, SCTP = 1, 6, 17, 58, 132  # IANA protocol numbers
 HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION = 0, 43, 44, 51, 60  # RFC 8200 section 4, RFC 4302
@@ -67,17 +112,18 @@ Ints = npt.NDArray[np.int64]
 Void = npt.NDArray[np.void]
 
 
-def _named(names: Sequence[str | None]) -> pl.Series:
-    known = dict(enumerate(names))
-    return pl.Series([known.get(number, f"unknown({number})") for number in range(256)], dtype=pl.String)
+def _named(*tables: Sequence[str | None]) -> pl.Series:
+    """The names of 256 codes in each table, one table after the other."""
+    known = [dict(enumerate(names)) for names in tables]
+    return pl.Series([names.get(code, f"unknown({code})") for names in known for code in range(256)], dtype=pl.String)
 
 
 def _by_protocol(values: Mapping[int, int]) -> npt.NDArray[np.int64]:
     return np.array([values.get(protocol, 0) for protocol in range(256)], np.int64)
 
 
-_ACTION_NAMES = _named(ACTIONS)
-_REASON_NAMES = _named(REASONS)
+_ACTION_NAMES = _named(*(ACTIONS[dialect] for dialect in DIALECTS))
+_REASON_NAMES = _named(*(REASONS[dialect] for dialect in DIALECTS))
 _DIRECTION_NAMES = _named(["unknown(0)", "in", "out"])
 _TRANSPORT_BYTES = _by_protocol({ICMP: 8, TCP: 20, UDP: 8, ICMPV6: 4, SCTP: 12})  # RFC 792, 9293, 768, 4443, 9260
 _PORTED = _by_protocol({TCP: 1, UDP: 1, SCTP: 1}).astype(np.bool_)
@@ -94,32 +140,59 @@ _TRANSPORT = np.dtype(
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One kind of pflog header: its length byte, and its fields as (name, numpy type, offset); `=` is the file's order."""
+    """One kind of pflog header: its fields as (name, numpy type, offset), where `=` is the writer's order, and its systems.
+
+    `dialects` are the systems that wrote it; the first one is meant where the record does not tell.
+    """
 
     length: int
     fields: tuple[tuple[str, str, int], ...]
+    dialects: tuple[Dialect, ...]
 
     @property
     def padded(self) -> int:
         """Where the packet starts: BPF_WORDALIGN(length), net/bpf.h."""
         return (self.length + 3) & ~3
 
+    def has(self, field: str) -> bool:
+        """Whether the header holds this field."""
+        return any(name == field for name, _, _ in self.fields)
 
-OPENBSD = Layout(
-    100,
-    (
-        ("length", "u1", 0), ("af", "u1", 1), ("action", "u1", 2), ("reason", "u1", 3),
-        ("names", "V32", 4), ("rulenr", ">u4", 36), ("subrulenr", ">u4", 40),
-        ("uid", "=u4", 44), ("pid", "=i4", 48), ("rule_uid", "=u4", 52), ("rule_pid", "=i4", 56),
-        ("dir", "u1", 60), ("rewritten", "u1", 61), ("naf", "u1", 62),
-        ("saddr", "V16", 64), ("saddr4", ">u4", 64), ("daddr", "V16", 80), ("daddr4", ">u4", 80),
-        ("sport", ">u2", 96), ("dport", ">u2", 98),
-    ),
+    @property
+    def families(self) -> tuple[int, ...]:
+        """The address families that a record may have."""
+        return (AF_INET, *sorted({AF_INET6[dialect] for dialect in self.dialects}))
+
+
+_START = (
+    ("length", "u1", 0), ("af", "u1", 1), ("action", "u1", 2), ("reason", "u1", 3),
+    ("names", "V32", 4), ("rulenr", ">u4", 36), ("subrulenr", ">u4", 40),
 )  # fmt: skip
-LAYOUTS: Mapping[int, Layout] = {layout.length: layout for layout in (OPENBSD,)}
-"""The headers that are decoded, by length byte."""
+_USERS = (("uid", "=u4", 44), ("pid", "=i4", 48), ("rule_uid", "=u4", 52), ("rule_pid", "=i4", 56), ("dir", "u1", 60))
+_REWRITTEN = (
+    ("rewritten", "u1", 61), ("naf", "u1", 62),
+    ("saddr", "V16", 64), ("saddr4", ">u4", 64), ("daddr", "V16", 80), ("daddr4", ">u4", 80),
+    ("sport", ">u2", 96), ("dport", ">u2", 98),
+)  # fmt: skip
+_KINDS: tuple[tuple[tuple[int, ...], tuple[tuple[str, str, int], ...], tuple[Dialect, ...]], ...] = (
+    ((45, 48), (*_START, ("dir", "u1", 44)), ("openbsd", "freebsd", "netbsd")),
+    ((49, 52), (*_START, ("ridentifier", ">u4", 44), ("dir", "u1", 48)), ("freebsd",)),
+    ((61, 64), (*_START, *_USERS), ("freebsd", "openbsd", "macos", "netbsd")),
+    ((68, 69, 72), (*_START, *_USERS, ("ridentifier", ">u4", 64)), ("freebsd",)),
+    ((100,), (*_START, *_USERS, *_REWRITTEN), ("openbsd",)),
+)
 
-_RECORD_FIELDS = (("seconds", "=u4", 0), ("fraction", "=u4", 4), ("caplen", "=u4", 8), ("wirelen", "=u4", 12))
+
+def layouts(dialect: Dialect | Literal["auto"] = "auto") -> Mapping[int, Layout]:
+    """The headers that are decoded, by length byte: those of one system, or all."""
+    return {
+        length: Layout(length, parts, systems if dialect == "auto" else (dialect,))
+        for lengths, parts, systems in _KINDS
+        if dialect in ("auto", *systems)
+        for length in lengths
+    }
+
+
 _IP_FIELDS = (
     ("version", "u1", 0), ("fragment", ">u2", 6), ("protocol", "u1", 9), ("src4", ">u4", 12), ("dst4", ">u4", 16),
     ("next", "u1", 6), ("src6", "V16", 8), ("dst6", "V16", 24),
@@ -128,92 +201,124 @@ _IP_FIELDS = (
 
 @cache
 def _dtype(layout: Layout, order: Order) -> np.dtype[np.void]:
-    """Record header, pflog header and the first 40 bytes of the packet; IPv4 and IPv6 fields lie over each other."""
-    packet = RECORD_HEADER_BYTES + layout.padded
-    parts = [
-        *_RECORD_FIELDS,
-        *((name, kind, offset + RECORD_HEADER_BYTES) for name, kind, offset in layout.fields),
-        *((name, kind, offset + packet) for name, kind, offset in _IP_FIELDS),
-    ]
+    """pflog header and the first 40 bytes of the packet; IPv4 and IPv6 fields lie over each other."""
+    parts = [*layout.fields, *((name, kind, offset + layout.padded) for name, kind, offset in _IP_FIELDS)]
     names, kinds, offsets = zip(*parts, strict=True)
     return np.dtype(
         {
             "names": names,
             "formats": [kind.replace("=", order) for kind in kinds],
             "offsets": offsets,
-            "itemsize": packet + _IPV6_BYTES,
+            "itemsize": layout.padded + _IPV6_BYTES,
         }
     )
 
 
-def _gather(data: bytes, dtype: np.dtype[np.void], at: Ints) -> Void:
-    """Copy one item from each of these unaligned places, as if zeroes followed the data."""
-    size = dtype.itemsize
-    last = len(data) - size
-    if last < 0:
-        return _gather(data + bytes(2 * size), dtype, at)
-    raw = np.ndarray((last + 1,), f"V{size}", data, strides=(1,))
-    items: Void = raw[np.minimum(at, last)].view(dtype)
-    beyond = at > last
-    if beyond.any():
-        items[beyond] = _gather(data[last:] + bytes(size), dtype, at[beyond] - last)
-    return items
+_IS_IPV6 = np.isin(np.arange(256), list(AF_INET6.values()))
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """The frames of one stream that are decoded together: `rows` are their indices in `frames`."""
+class _Records:
+    """Packets of one stream with headers of one layout."""
 
-    frames: Frames
-    capture: Capture
-    rows: Ints
+    def __init__(self, frames: Frames, packets: Packets, layout: Layout, header: Void | None = None) -> None:
+        self.frames, self.packets, self.layout = frames, packets, layout
+        self.header = gather(frames.data, _dtype(layout, packets.order), packets.starts) if header is None else header
 
-    starts: Ints
-    sizes: Ints
-
-    @classmethod
-    def of(cls, frames: Frames, capture: Capture, rows: Ints) -> _Block:
-        """The block of these rows."""
-        starts = frames.offsets[rows]
-        return cls(frames, capture, rows, starts, frames.offsets[rows + 1] - starts)
-
-    def only(self, record: Void, good: Bools, layout: Layout) -> tuple[_Block, Void, Layout]:
-        """The rows that are good, with their gathered records."""
+    def only(self, good: Bools) -> _Records:
+        """The records that are good."""
         if good.all():
-            return self, record, layout
-        return self.of(self.frames, self.capture, self.rows[good]), record[good], layout
+            return self
+        return _Records(self.frames, self.packets.only(good), self.layout, self.header[good])
+
+    @property
+    def rewritten(self) -> Bools:
+        """Rows whose packet was logged after rewriting."""
+        if not self.layout.has("rewritten"):
+            return np.zeros(len(self.packets), np.bool_)
+        result: Bools = self.header["rewritten"] != 0
+        return result
+
+    @property
+    def family(self) -> npt.NDArray[np.uint8]:
+        """Address family of the packet as it was logged."""
+        af: npt.NDArray[np.uint8] = self.header["af"]
+        if not self.layout.has("naf"):
+            return af
+        return np.where(self.rewritten & (self.header["naf"] != 0), self.header["naf"], af)
+
+    @property
+    def dialects(self) -> npt.NDArray[np.uint32]:
+        """Index in DIALECTS of the system that wrote each record, as far as it can be told."""
+        known = self.layout.dialects
+        by_family = np.full(256, DIALECTS.index(known[0]), np.uint32)
+        for dialect in reversed(known):
+            by_family[AF_INET6[dialect]] = DIALECTS.index(dialect)
+        result: npt.NDArray[np.uint32] = by_family[self.header["af"]]
+        return result
+
+    def readable(self) -> Bools:
+        """Which records can be decoded: `_diagnose` says why for the others, and the two must agree."""
+        accepted = np.isin(np.arange(256), self.layout.families)
+        family, version, sizes = self.family, self.header["version"], self.packets.sizes
+        v4 = (family == AF_INET) & (version >> 4 == 4) & (version & 15 >= 5)
+        fits = v4 | (_IS_IPV6[family] & (version >> 4 == 6)) | (sizes == self.layout.padded)
+        result: Bools = (sizes >= self.layout.padded) & accepted[self.header["af"]] & accepted[family] & fits
+        return result
+
+
+Reader = PcapReader | PcapngReader
 
 
 class PflogDecoder:
-    """Decodes the frames of `PcapFramer`. Remembers the file header of each stream; a stream is unreadable without it."""
+    """Decodes the frames of `PcapFramer`. Remembers the file header of each stream; a stream is unreadable without it.
 
-    def __init__(self, observer: str | None = None, original: Literal["keep", "drop"] = "drop") -> None:
+    With `pcapng`, it decodes those of `CaptureFramer`: a stream may be pcapng too.
+    """
+
+    def __init__(
+        self,
+        observer: str | None = None,
+        original: Literal["keep", "drop"] = "drop",
+        dialect: Dialect | Literal["auto"] = "auto",
+        pcapng: bool = False,
+    ) -> None:
         self._observer = observer
         self._original = original
-        self._streams: OrderedDict[int, Capture | Fault] = OrderedDict()
+        self._layouts = layouts(dialect)
+        self._pcapng = pcapng
+        self._streams: OrderedDict[int, Reader | Fault] = OrderedDict()
 
     def feed(self, frames: Frames) -> Decoded:
         """Decode every frame; rows keep the order of their frames."""
         pieces: list[tuple[Ints, pl.DataFrame]] = []
-        problems: list[Problem] = []
-        headers = 0
+        faults: list[tuple[int, Fault]] = []
+        filtered: dict[str, int] = {}
         for identity, rows in _stretches(frames):
             if frames.positions[rows[0]] == 0:
-                fault = self._open(identity, frames.frame(int(rows[0])))
-                headers += fault is None
-                problems += [] if fault is None else [_problem(frames, int(rows[0]), fault)]
-                rows = rows[1:]
+                start = frames.frame(int(rows[0]))
+                if self._pcapng and start[: len(MAGIC)] == MAGIC:
+                    self._remember(identity, PcapngReader(DLT_PFLOG))
+                else:
+                    fault = self._open(identity, start)
+                    _count(filtered, {"capture header": int(fault is None)})
+                    faults += [] if fault is None else [(int(rows[0]), fault)]
+                    rows = rows[1:]
             stream = self._stream(identity)
             if isinstance(stream, Fault):
-                problems += (_problem(frames, row, _unreadable(stream)) for row in rows.tolist())
+                faults += ((row, unreadable(stream)) for row in rows.tolist())
                 continue
-            block = _Block.of(frames, stream, rows)
-            blocks, faults = self._sort(identity, block)
-            problems += (_problem(frames, row, fault) for row, fault in faults)
-            pieces += ((good.rows, self._columns(good, record, layout)) for good, record, layout in blocks)
-        problems.sort(key=lambda problem: problem.row or 0)
+            reading = stream.read(frames, rows)
+            faults += reading.faults
+            _count(filtered, reading.filtered)
+            if reading.broken is not None:
+                self._remember(identity, reading.broken)
+            for packets in reading.packets:
+                sorted_out = self._sort(frames, packets, faults)
+                pieces += ((records.packets.rows, self._columns(records)) for records in sorted_out)
+        faults.sort(key=lambda pair: pair[0])
+        problems = [_problem(frames, row, fault) for row, fault in faults]
         rows_out = {EventClass.PF: _in_order(pieces)} if pieces else {}
-        return Decoded(rows_out, sum(len(rows) for rows, _ in pieces), problems, {"capture header": headers} if headers else {})
+        return Decoded(rows_out, sum(len(rows) for rows, _ in pieces), problems, filtered)
 
     def _open(self, identity: int, header: bytes) -> Fault | None:
         """Learn what the first frame of a stream says about the rest."""
@@ -222,49 +327,50 @@ class PflogDecoder:
             capture = Fault(
                 ProblemCode.UNKNOWN_VERSION, f"link type is {capture.linktype}; accepted: {DLT_PFLOG} (DLT_PFLOG)", 20
             )
-        self._remember(identity, capture)
+        self._remember(identity, capture if isinstance(capture, Fault) else PcapReader(capture))
         return capture if isinstance(capture, Fault) else None
 
-    def _remember(self, identity: int, stream: Capture | Fault) -> None:
+    def _remember(self, identity: int, stream: Reader | Fault) -> None:
         self._streams[identity] = stream
         self._streams.move_to_end(identity)
         if len(self._streams) > MAX_STREAMS:
             self._streams.popitem(last=False)
 
-    def _stream(self, identity: int) -> Capture | Fault:
+    def _stream(self, identity: int) -> Reader | Fault:
         stream = self._streams.get(identity)
         if stream is None:
             return Fault(ProblemCode.MALFORMED, "no pcap file header was seen", 0)
         self._streams.move_to_end(identity)
         return stream
 
-    def _sort(self, identity: int, block: _Block) -> tuple[list[tuple[_Block, Void, Layout]], list[tuple[int, Fault]]]:
-        """Part the records that can be decoded, by the layout of their header, from the others, with the reason of each."""
-        records = {
-            layout: _gather(block.frames.data, _dtype(layout, block.capture.order), block.starts) for layout in LAYOUTS.values()
-        }
-        readable = {layout: _readable(block, record, layout) for layout, record in records.items()}
-        faults: list[tuple[int, Fault]] = []
-        for place in np.flatnonzero(~np.logical_or.reduce(list(readable.values()))).tolist():
-            fault = diagnose(block.frames.frame(int(block.rows[place])), block.capture)
-            faults.append((int(block.rows[place]), fault))
-            if fault.code is ProblemCode.TOO_LARGE:  # the framer is lost from here on
-                self._remember(identity, fault)
-                faults += [(row, _unreadable(fault)) for row in block.rows[place + 1 :].tolist()]
-                for good in readable.values():
-                    good[place:] = False
-                break
-        return [block.only(records[layout], good, layout) for layout, good in readable.items() if good.any()], faults
+    def _sort(self, frames: Frames, packets: Packets, faults: list[tuple[int, Fault]]) -> Iterator[_Records]:
+        """The packets that can be decoded, by the layout of their header; adds the reason for each other one to `faults`."""
+        lengths = _length_bytes(frames.data, packets)
+        for length in np.flatnonzero(np.bincount(lengths, minlength=1)).tolist():
+            places = lengths == length
+            alike = packets if places.all() else packets.only(places)
+            layout = self._layouts.get(length)
+            if layout is None:
+                bad = alike
+            else:
+                records = _Records(frames, alike, layout)
+                good = records.readable()
+                bad = alike.only(~good)
+                if good.any():
+                    yield records.only(good)
+            for row, start, size in zip(bad.rows.tolist(), bad.starts.tolist(), bad.sizes.tolist(), strict=True):
+                header_at = start - int(frames.offsets[row])
+                faults.append((row, _diagnose(frames.data[start : start + size], header_at, self._layouts)))
 
-    def _columns(self, block: _Block, record: Void, layout: Layout) -> pl.DataFrame:
+    def _columns(self, records: _Records) -> pl.DataFrame:
         """The columns of records that are known to be readable."""
-        packet = _Packet(block, record, layout)
+        packet = _Packet(records)
         columns = {
-            **self._identity(block, record),
-            **_verdict(record),
-            **_ends(record, packet),
+            **self._identity(records),
+            **_verdict(records),
+            **_ends(records, packet),
             "network.iana_number": _nullable(packet.protocol, packet.has_protocol),
-            "network.bytes": record["wirelen"].astype(np.int64) - layout.padded,
+            "network.bytes": records.packets.wire - records.layout.padded,
             "ringfence.tcp.source_flags": _nullable(packet.transport["flags"], packet.reaches(14) & (packet.protocol == TCP)),
             "ringfence.icmp.type": _nullable(packet.transport["type"], packet.reaches(1) & packet.icmp),
             "ringfence.icmp.code": _nullable(packet.transport["code"], packet.reaches(2) & packet.icmp),
@@ -272,42 +378,56 @@ class PflogDecoder:
         }
         return build_frame(EventClass.PF, columns)
 
-    def _identity(self, block: _Block, record: Void) -> dict[str, Any]:
-        frames, rows = block.frames, block.rows
+    def _identity(self, records: _Records) -> dict[str, Any]:
+        frames, packets = records.frames, records.packets
+        rows = packets.rows
         index = int(frames.source[rows[0]])
         source = frames.sources[index]
-        fraction = record["fraction"].astype(np.int64)
         columns: dict[str, Any] = {
-            "@timestamp": record["seconds"] * np.int64(1_000_000)
-            + (fraction // 1000 if block.capture.nanoseconds else fraction),
+            "@timestamp": packets.micros,
             "ringfence.event.source": _constant(source.identity, len(rows), pl.UInt64()),
             "ringfence.event.position": frames.positions[rows],
             "observer.name": _constant(self._observer or source.name, len(rows), pl.String()),
             "ringfence.evidence.lossy": _constant(index in frames.lossy, len(rows), pl.Boolean()),
         }
         if self._original == "keep":
-            packets = zip((block.starts + RECORD_HEADER_BYTES).tolist(), (block.starts + block.sizes).tolist(), strict=True)
-            columns["event.original"] = pl.Series([frames.data[start:end] for start, end in packets], dtype=pl.Binary)
+            ends = zip(packets.starts.tolist(), (packets.starts + packets.sizes).tolist(), strict=True)
+            columns["event.original"] = pl.Series([frames.data[start:end] for start, end in ends], dtype=pl.Binary)
         return columns
+
+
+def _count(filtered: dict[str, int], more: Mapping[str, int]) -> None:
+    for reason, count in more.items():
+        if count:
+            filtered[reason] = filtered.get(reason, 0) + count
+
+
+def _length_bytes(data: bytes, packets: Packets) -> npt.NDArray[np.uint8]:
+    """The first byte of each packet: the length of its header; 0 where nothing was captured."""
+    if not data:
+        return np.zeros(len(packets), np.uint8)
+    first = np.frombuffer(data, np.uint8)[np.minimum(packets.starts, len(data) - 1)]
+    return np.where(packets.sizes > 0, first, np.uint8(0))
 
 
 class _Packet:
     """Where the parts of each logged IP packet are, and how much of them was captured."""
 
-    def __init__(self, block: _Block, record: Void, layout: Layout) -> None:
-        begin = RECORD_HEADER_BYTES + layout.padded
-        self.captured = block.sizes - begin
-        self.v6: Bools = np.where(record["rewritten"] != 0, record["naf"], record["af"]) == AF_INET6
+    def __init__(self, records: _Records) -> None:
+        record, packets, data = records.header, records.packets, records.frames.data
+        starts = packets.starts + records.layout.padded
+        self.captured = packets.sizes - records.layout.padded
+        self.v6: Bools = _IS_IPV6[records.family]
         self.protocol = np.where(self.v6, record["next"], record["protocol"])
         self.has_protocol = self.captured > np.where(self.v6, 6, 9)
         self._header = np.where(self.v6, _IPV6_BYTES, (record["version"] & 15).astype(np.int64) * 4)
         self._fragment = ~self.v6 & ((record["fragment"] & 0x1FFF) != 0)
-        self._walk_extensions(block, begin)
+        self._walk_extensions(data, starts)
         complete = self.has_protocol & (self.captured >= self._header)
         self._payload = np.where(complete & ~self._fragment, self.captured - self._header, 0)
         self.truncated = ~complete | (~self._fragment & (self._payload < _TRANSPORT_BYTES[self.protocol]))
         self.icmp = self.protocol == np.where(self.v6, ICMPV6, ICMP)
-        self.transport = _gather(block.frames.data, _TRANSPORT, block.starts + begin + np.where(complete, self._header, 0))
+        self.transport = gather(data, _TRANSPORT, starts + np.where(complete, self._header, 0))
 
     def reaches(self, size: int) -> Bools:
         """Rows in which the first `size` bytes of the transport header were captured."""
@@ -326,12 +446,12 @@ class _Packet:
         reached = self.reaches(2 if letter == "s" else 4)
         return _End(v4, v6, self.transport[f"{letter}port"], self.v6, known, self.ported & reached)
 
-    def _walk_extensions(self, block: _Block, begin: int) -> None:
+    def _walk_extensions(self, data: bytes, starts: Ints) -> None:
         """Slow path: follow IPv6 extension headers, packet by packet."""
         extended = self.v6 & self.has_protocol & _EXTENDED[self.protocol]
         for row in np.flatnonzero(extended).tolist():
-            start = int(block.starts[row]) + begin
-            packet = block.frames.data[start : start + int(self.captured[row])]
+            start = int(starts[row])
+            packet = data[start : start + int(self.captured[row])]
             protocol, offset, fragment = walk_extensions(packet)
             self.has_protocol[row] = protocol is not None
             self.protocol[row] = protocol or 0
@@ -370,80 +490,27 @@ def _stretches(frames: Frames) -> Iterator[tuple[int, Ints]]:
                 yield source.identity, stretch
 
 
-def _readable(block: _Block, record: Void, layout: Layout) -> Bools:
-    """Which records can be decoded with this layout: `diagnose` says why for the others, and the two must agree."""
-    caplen = record["caplen"].astype(np.int64)
-    framed = (block.sizes == caplen + RECORD_HEADER_BYTES) & (caplen <= MAX_PACKET_BYTES) & (caplen >= layout.padded)
-    sane = (
-        (record["wirelen"] >= caplen) & (record["fraction"] < _fractions(block.capture)) & (record["length"] == layout.length)
-    )
-    family, af = np.where(record["rewritten"] != 0, record["naf"], record["af"]), record["af"]
-    version = record["version"]
-    fits = np.where(family == AF_INET6, version >> 4 == 6, (family == AF_INET) & (version >> 4 == 4) & (version & 15 >= 5))
-    empty = (caplen == layout.padded) & ((family == AF_INET) | (family == AF_INET6))
-    result: Bools = framed & sane & ((af == AF_INET) | (af == AF_INET6)) & (fits | empty)
-    return result
-
-
-def _fractions(capture: Capture) -> int:
-    return 1_000_000_000 if capture.nanoseconds else 1_000_000
-
-
-def diagnose(frame: bytes, capture: Capture) -> Fault:
-    """Say why a record cannot be decoded: the first check that it does not pass, its lengths before the rest."""
-    if len(frame) < RECORD_HEADER_BYTES:
-        return Fault(ProblemCode.TRUNCATED, f"record header has {len(frame)} of {RECORD_HEADER_BYTES} bytes", len(frame))
-    _, fraction, caplen, wirelen = struct.unpack_from(f"{capture.order}IIII", frame)
-    return (
-        _diagnose_lengths(frame, caplen, wirelen)
-        or _diagnose_fraction(fraction, _fractions(capture))
-        or _diagnose_header(frame[RECORD_HEADER_BYTES:])
-    )
-
-
-def _diagnose_lengths(frame: bytes, caplen: int, wirelen: int) -> Fault | None:
-    size = len(frame) - RECORD_HEADER_BYTES
-    if caplen > MAX_PACKET_BYTES:
-        return Fault(ProblemCode.TOO_LARGE, f"record announces {caplen} bytes; at most {MAX_PACKET_BYTES} are accepted", 8)
-    if size < caplen:
-        return Fault(ProblemCode.TRUNCATED, f"packet has {size} of {caplen} bytes", len(frame))
-    if size > caplen:
-        return Fault(ProblemCode.BAD_LENGTH, f"record announces {caplen} bytes but holds {size}", 8)
-    if wirelen < caplen:
-        return Fault(ProblemCode.MALFORMED, f"{caplen} bytes were captured of a packet of {wirelen}", 12)
-    return None
-
-
-def _diagnose_fraction(fraction: int, second: int) -> Fault | None:
-    if fraction < second:
-        return None
-    return Fault(ProblemCode.MALFORMED, f"fraction of a second is {fraction}; a second has {second}", 4)
-
-
-def _diagnose_header(packet: bytes) -> Fault:
+def _diagnose(packet: bytes, at: int, accepted: Mapping[int, Layout]) -> Fault:
+    """Why a packet cannot be decoded; `at` is its place in the frame."""
     if not packet:
-        return Fault(ProblemCode.TRUNCATED, "record holds no pflog header", RECORD_HEADER_BYTES)
-    layout = LAYOUTS.get(packet[0])
+        return Fault(ProblemCode.TRUNCATED, "record holds no pflog header", at)
+    layout = accepted.get(packet[0])
     if layout is None:
-        accepted = ", ".join(map(str, LAYOUTS))
-        return Fault(ProblemCode.UNKNOWN_VERSION, f"pflog header is {packet[0]} bytes long; accepted: {accepted} (OpenBSD)", 16)
+        lengths = ", ".join(map(str, accepted))
+        return Fault(ProblemCode.UNKNOWN_VERSION, f"pflog header is {packet[0]} bytes long; accepted: {lengths}", at)
     if len(packet) < layout.padded:
-        return Fault(
-            ProblemCode.TRUNCATED, f"pflog header has {len(packet)} of {layout.padded} bytes", RECORD_HEADER_BYTES + len(packet)
-        )
+        return Fault(ProblemCode.TRUNCATED, f"pflog header has {len(packet)} of {layout.padded} bytes", at + len(packet))
     where = {name: offset for name, _, offset in layout.fields}
-    families = ["af", "naf"] if packet[where["rewritten"]] else ["af"]
-    for name in families:
-        if packet[where[name]] not in (AF_INET, AF_INET6):
-            detail = f"address family {name} is {packet[where[name]]}; accepted: {AF_INET} (IPv4), {AF_INET6} (IPv6)"
-            return Fault(ProblemCode.MALFORMED, detail, RECORD_HEADER_BYTES + where[name])
-    family, first = packet[where[families[-1]]], packet[layout.padded]
+    translated = "naf" in where and packet[where["rewritten"]] and packet[where["naf"]]
+    names = ["af", "naf"] if translated else ["af"]
+    for name in names:
+        if packet[where[name]] not in layout.families:
+            families = ", ".join(f"{family} (IPv{4 if family == AF_INET else 6})" for family in layout.families)
+            detail = f"address family {name} is {packet[where[name]]}; accepted: {families}"
+            return Fault(ProblemCode.MALFORMED, detail, at + where[name])
+    family, first = packet[where[names[-1]]], packet[layout.padded]
     detail = f"packet starts with byte 0x{first:02x}, which is no IP header of address family {family}"
-    return Fault(ProblemCode.MALFORMED, detail, RECORD_HEADER_BYTES + layout.padded)
-
-
-def _unreadable(fault: Fault) -> Fault:
-    return Fault(fault.code, f"stream is unreadable: {fault.detail}", 0)
+    return Fault(ProblemCode.MALFORMED, detail, at + layout.padded)
 
 
 def _problem(frames: Frames, row: int, fault: Fault) -> Problem:
@@ -454,33 +521,51 @@ def _problem(frames: Frames, row: int, fault: Fault) -> Problem:
 
 
 def _in_order(pieces: list[tuple[Ints, pl.DataFrame]]) -> pl.DataFrame:
-    """Join what was decoded stream by stream, in the order of the frames."""
+    """Join what was decoded stream by stream and layout by layout, in the order of the frames and of the schema."""
+    if len(pieces) == 1:
+        return pieces[0][1]
     joined = together([frame for _, frame in pieces])
-    return joined if len(pieces) == 1 else joined[np.argsort(np.concatenate([rows for rows, _ in pieces]))]
+    joined = joined[np.argsort(np.concatenate([rows for rows, _ in pieces]))]
+    return joined.select([name for name in frame_schema(EventClass.PF) if name in joined.columns])
 
 
-def _verdict(record: Void) -> dict[str, Any]:
+def _verdict(records: _Records) -> dict[str, Any]:
     """What pf decided, where, and by which rule."""
+    record, layout, dialects = records.header, records.layout, records.dialects
     interface, ruleset = _texts(record["names"])
     direction = record["dir"]
-    return {
-        "ringfence.pf.action": _pick(_ACTION_NAMES, record["action"]),
-        "ringfence.pf.reason": _pick(_REASON_NAMES, record["reason"]),
+    columns = {
+        "ringfence.pf.action": _pick(_ACTION_NAMES, dialects * 256 + record["action"]),
+        "ringfence.pf.reason": _pick(_REASON_NAMES, dialects * 256 + record["reason"]),
         "ringfence.pf.direction": _pick(_DIRECTION_NAMES, direction),
         "observer.ingress.interface.name": _only(interface, direction == PF_IN),
         "observer.egress.interface.name": _only(interface, direction == PF_OUT),
         "rule.ruleset": ruleset,
         "ringfence.pf.rule": record["rulenr"].astype(np.uint32),
         "ringfence.pf.subrule": _nullable(record["subrulenr"], record["subrulenr"] != NO_RULE),
-        "ringfence.pf.uid": _nullable(record["uid"], record["uid"] != NO_UID),
-        "ringfence.pf.pid": _process(record["pid"]),
-        "ringfence.pf.rule_uid": _nullable(record["rule_uid"], record["rule_uid"] != NO_UID),
-        "ringfence.pf.rule_pid": _process(record["rule_pid"]),
     }
+    if layout.has("uid"):
+        nobody = _NO_PIDS[layout.length == OPENBSD_LENGTH][dialects]
+        columns |= {
+            "ringfence.pf.uid": _nullable(record["uid"], record["uid"] != NO_UID),
+            "ringfence.pf.pid": _process(record["pid"], nobody),
+            "ringfence.pf.rule_uid": _nullable(record["rule_uid"], record["rule_uid"] != NO_UID),
+            "ringfence.pf.rule_pid": _process(record["rule_pid"], nobody),
+        }
+    if layout.has("ridentifier"):
+        columns["ringfence.pf.ridentifier"] = _nullable(record["ridentifier"], record["ridentifier"] != 0)
+    return columns
 
 
-def _process(pids: npt.NDArray[Any]) -> pl.Series:
-    return _nullable(pids.astype(np.int64), (pids != 0) & (pids != NO_PID))
+OPENBSD_LENGTH = 100
+_NO_PIDS = {
+    now: np.array([NO_PID if now else NO_PID_OLD, NO_PID, NO_PID_NETBSD, NO_PID], np.int64)  # by DIALECTS
+    for now in (False, True)
+}
+
+
+def _process(pids: npt.NDArray[Any], nobody: Ints) -> pl.Series:
+    return _nullable(pids.astype(np.int64), (pids != 0) & (pids != nobody))
 
 
 def _texts(names: Void) -> tuple[pl.Series, pl.Series]:
@@ -517,9 +602,9 @@ def _distinct(words: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.uint64], In
     return exact, codes.ravel()
 
 
-def _ends(record: Void, packet: _Packet) -> dict[str, Any]:
+def _ends(records: _Records, packet: _Packet) -> dict[str, Any]:
     """Both ends of the packet, before and after rewriting."""
-    rewritten = record["rewritten"] != 0
+    record, rewritten = records.header, records.rewritten
     some = bool(rewritten.any())
     columns: dict[str, Any] = {}
     for name, short, letter, v4_end, v6_end in (("source", "src", "s", 16, 24), ("destination", "dst", "d", 20, 40)):
@@ -527,12 +612,12 @@ def _ends(record: Void, packet: _Packet) -> dict[str, Any]:
         if some:
             logged = _End(
                 record[f"{letter}addr4"], record[f"{letter}addr"], record[f"{letter}port"],
-                record["af"] == AF_INET6, rewritten, rewritten & packet.ported,
+                _IS_IPV6[record["af"]], rewritten, rewritten & packet.ported,
             )  # fmt: skip
             columns |= seen.where(rewritten).columns(f"{name}.nat")
             columns |= seen.replaced(rewritten, logged).columns(name)
         else:
-            columns |= _absent_end(f"{name}.nat", len(record))
+            columns |= _absent_end(f"{name}.nat", len(record)) if records.layout.has("rewritten") else {}
             columns |= seen.columns(name)
     return columns
 
@@ -616,7 +701,7 @@ def _null(dtype: pl.DataType) -> pl.Series:
 
 
 class PflogConfig(BaseModel):
-    """Reads a pcap file of pflogd(8), such as /var/log/pflog."""
+    """Reads a pcap file of pflogd(8), such as /var/log/pflog; pcapng only `ringfence decode` and `replay` read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -624,16 +709,21 @@ class PflogConfig(BaseModel):
     follow: bool = Field(default=True, description="Go on reading as the file grows and is rotated; else stop at its end.")
     observer: str | None = Field(default=None, description="Name of the firewall; its file's path when not set.")
     original: Literal["keep", "drop"] = Field(default="drop", description="Keep the logged packet as event.original.")
+    dialect: Literal["auto", "openbsd", "freebsd", "netbsd", "macos"] = Field(
+        default="auto", description="System whose pf wrote it; auto tells by the header's length and the number of IPv6."
+    )
 
 
 def recognise(start: bytes) -> bool:
     """True when a file that starts so is a capture of pflog."""
+    if start[: len(MAGIC)] == MAGIC:
+        return DLT_PFLOG in linktypes(start)
     capture = read_capture(start)
     return isinstance(capture, Capture) and capture.linktype == DLT_PFLOG
 
 
 def _decoder(year: int) -> Decoder:
-    return PflogDecoder()
+    return PflogDecoder(pcapng=True)
 
 
 class PflogKind:
@@ -644,13 +734,22 @@ class PflogKind:
     status: Status = "experimental"
     sample = "firewall: {type: pflog, path: /var/log/pflog, observer: fw1}"
     formats: Sequence[Format] = (
-        Format("pflog", "pcap files of pflogd(8), OpenBSD header", PcapFramer, _decoder, recognise, "pf"),
+        Format(
+            "pflog",
+            "pcap files of pflogd(8), and pcapng: OpenBSD, FreeBSD, NetBSD, macOS",
+            CaptureFramer,
+            _decoder,
+            recognise,
+            "pf",
+        ),
     )
 
     def build(self, settings: PflogConfig, context: BuildContext) -> Collector:
         """Make the collector; touches neither network nor disk."""
         return Collector(
-            "pf", TailShell(settings.path, PcapFramer, settings.follow), PflogDecoder(settings.observer, settings.original)
+            "pf",
+            TailShell(settings.path, PcapFramer, settings.follow),
+            PflogDecoder(settings.observer, settings.original, settings.dialect),
         )
 
     def resources(self, settings: PflogConfig) -> Sequence[str]:

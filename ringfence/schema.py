@@ -202,6 +202,13 @@ COLUMNS: tuple[Column, ...] = (
     Column("ringfence.pf.pid", _INT, _only(_PF), "Process id of the socket on this host."),
     Column("ringfence.pf.rule_uid", _U32, _only(_PF), "User that inserted the rule."),
     Column("ringfence.pf.rule_pid", _INT, _only(_PF), "pfctl process that inserted the rule: a generation id of the ruleset."),
+    Column(
+        "ringfence.pf.ridentifier",
+        _U32,
+        _only(_PF),
+        "Number that the ruleset gives the rule for good (FreeBSD ridentifier, pfSense tracker); absent when 0.",
+        since="1.2",
+    ),
     Column("source.nat.ip", _U32, _only(_PF), "Source address after rewriting.", render="ipv4"),
     Column("source.nat.ip6", _RAW, _only(_PF), "IPv6 source address after rewriting; shown as source.nat.ip.", render="ipv6"),
     Column("source.nat.port", _PORT, _only(_PF), "Source port after rewriting."),

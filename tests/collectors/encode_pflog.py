@@ -26,7 +26,7 @@ def record(
 
 @dataclass(frozen=True)
 class Pflog:
-    """The fields of the 100-byte header of OpenBSD (net/if_pflog.h)."""
+    """The fields of a pflog header (net/if_pflog.h); those that a header of this length lacks are left out."""
 
     length: int = 100
     af: int = AF_INET
@@ -47,23 +47,43 @@ class Pflog:
     daddr: bytes = bytes(4)
     sport: int = 0
     dport: int = 0
+    ridentifier: int = 0
 
     def encode(self, order: Order = "<") -> bytes:
-        return (
-            struct.pack(
-                ">BBBB16s16sII",
-                self.length,
-                self.af,
-                self.action,
-                self.reason,
-                self.ifname,
-                self.ruleset,
-                self.rulenr,
-                self.subrulenr,
-            )
-            + struct.pack(f"{order}IiIi", self.uid, self.pid, self.rule_uid, self.rule_pid)
-            + struct.pack(">BBBx16s16sHH", self.dir, self.rewritten, self.naf, self.saddr, self.daddr, self.sport, self.dport)
+        """The header with its padding. A length that no system writes gives the 100 bytes of OpenBSD."""
+        start, users = self._start(), self._users(order)
+        direction, ridentifier = struct.pack(">B3x", self.dir), struct.pack(">I", self.ridentifier)
+        shorter = {
+            45: start + direction,
+            48: start + direction,
+            49: start + ridentifier + direction,
+            52: start + ridentifier + direction,
+            61: start + users + direction,
+            64: start + users + direction,
+            68: start + users + direction + ridentifier,
+            69: start + users + direction + ridentifier + bytes(4),
+            72: start + users + direction + ridentifier + bytes(4),
+        }
+        return shorter.get(self.length) or start + users + self._rewritten()
+
+    def _start(self) -> bytes:
+        return struct.pack(
+            ">BBBB16s16sII",
+            self.length,
+            self.af,
+            self.action,
+            self.reason,
+            self.ifname,
+            self.ruleset,
+            self.rulenr,
+            self.subrulenr,
         )
+
+    def _users(self, order: Order) -> bytes:
+        return struct.pack(f"{order}IiIi", self.uid, self.pid, self.rule_uid, self.rule_pid)
+
+    def _rewritten(self) -> bytes:
+        return struct.pack(">BBBx16s16sHH", self.dir, self.rewritten, self.naf, self.saddr, self.daddr, self.sport, self.dport)
 
 
 def tcp(sport: int, dport: int, flags: int = TCP_SYN) -> bytes:

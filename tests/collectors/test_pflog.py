@@ -21,9 +21,11 @@ from collectors.pcap import MAX_PACKET_BYTES, Order, PcapFramer
 from collectors.pflog import (
     _MIX,
     ACTIONS,
+    DIALECTS,
     KIND,
     MAX_STREAMS,
     REASONS,
+    Dialect,
     PflogConfig,
     PflogDecoder,
     _distinct,
@@ -107,14 +109,32 @@ def scalar_packet(packet: bytes, v6: bool) -> dict[str, Any]:
     return found | {"ported": ported, "truncated": not complete or (not fragment and len(payload) < needed)}
 
 
-def scalar(frame: bytes, position: int, order: Order, nanoseconds: bool) -> dict[str, Any]:
+LENGTHS = (45, 48, 49, 52, 61, 64, 68, 69, 72, 100)
+FAMILIES: dict[Dialect, int] = {"openbsd": 24, "freebsd": 28, "netbsd": 24, "macos": 30}
+NOBODY: dict[Dialect, int] = {"openbsd": 32_767, "freebsd": 100_000, "netbsd": 30_001, "macos": 100_000}
+
+
+def guessed(length: int, af: int) -> Dialect:
+    """Whose header this is, when no setting tells."""
+    if length == 100:
+        return "openbsd"
+    if length in (61, 64) and af in (24, 30):
+        return "openbsd" if af == 24 else "macos"
+    return "openbsd" if length in (45, 48) and af != 28 else "freebsd"
+
+
+def scalar(frame: bytes, position: int, order: Order, nanoseconds: bool, dialect: Dialect | None = None) -> dict[str, Any]:
     """One record, decoded without numpy."""
     seconds, fraction, _, wirelen = struct.unpack_from(f"{order}IIII", frame)
-    header = frame[16:116]
-    uid, pid, rule_uid, rule_pid = struct.unpack_from(f"{order}IiIi", header, 44)
-    rewritten = header[61] != 0
-    v6 = (header[62] if rewritten else header[1]) == AF_INET6
-    packet = scalar_packet(frame[116:], v6)
+    length = frame[16]
+    padded = length + -length % 4
+    header = frame[16 : 16 + padded]
+    system = dialect or guessed(length, header[1])
+    has_users, has_ends = length >= 61, length == 100
+    direction = header[60 if has_users else 48 if length in (49, 52) else 44]
+    rewritten = has_ends and header[61] != 0
+    v6 = (header[62] if rewritten and header[62] else header[1]) != 2
+    packet = scalar_packet(frame[16 + padded :], v6)
     names = [header[at : at + 16].split(b"\0")[0].decode(errors="backslashreplace") or None for at in (4, 20)]
     row: dict[str, Any] = {
         "@timestamp": seconds * 1_000_000 + (fraction // 1000 if nanoseconds else fraction),
@@ -123,32 +143,37 @@ def scalar(frame: bytes, position: int, order: Order, nanoseconds: bool) -> dict
         "observer.name": SOURCE.name,
         "ringfence.evidence.lossy": False,
         "network.iana_number": packet["protocol"],
-        "network.bytes": wirelen - 100,
-        "observer.ingress.interface.name": names[0] if header[60] == 1 else None,
-        "observer.egress.interface.name": names[0] if header[60] == 2 else None,
+        "network.bytes": wirelen - padded,
+        "observer.ingress.interface.name": names[0] if direction == 1 else None,
+        "observer.egress.interface.name": names[0] if direction == 2 else None,
         "ringfence.tcp.source_flags": packet["flags"],
         "ringfence.icmp.type": packet["type"],
         "ringfence.icmp.code": packet["code"],
-        "ringfence.pf.action": dict(enumerate(ACTIONS)).get(header[2], f"unknown({header[2]})"),
-        "ringfence.pf.reason": dict(enumerate(REASONS)).get(header[3], f"unknown({header[3]})"),
-        "ringfence.pf.direction": {1: "in", 2: "out"}.get(header[60], f"unknown({header[60]})"),
+        "ringfence.pf.action": dict(enumerate(ACTIONS[system])).get(header[2], f"unknown({header[2]})"),
+        "ringfence.pf.reason": dict(enumerate(REASONS[system])).get(header[3], f"unknown({header[3]})"),
+        "ringfence.pf.direction": {1: "in", 2: "out"}.get(direction, f"unknown({direction})"),
         "ringfence.pf.rule": word(header, 36),
         "ringfence.pf.subrule": None if word(header, 40) == 0xFFFFFFFF else word(header, 40),
         "rule.ruleset": names[1],
-        "ringfence.pf.uid": None if uid == 0xFFFFFFFF else uid,
-        "ringfence.pf.pid": None if pid in (0, 100_000) else pid,
-        "ringfence.pf.rule_uid": None if rule_uid == 0xFFFFFFFF else rule_uid,
-        "ringfence.pf.rule_pid": None if rule_pid in (0, 100_000) else rule_pid,
         "ringfence.pf.truncated": packet["truncated"],
     }
+    if has_users:
+        uid, pid, rule_uid, rule_pid = struct.unpack_from(f"{order}IiIi", header, 44)
+        nobody = 100_000 if has_ends else NOBODY[system]
+        row["ringfence.pf.uid"] = None if uid == 0xFFFFFFFF else uid
+        row["ringfence.pf.pid"] = None if pid in (0, nobody) else pid
+        row["ringfence.pf.rule_uid"] = None if rule_uid == 0xFFFFFFFF else rule_uid
+        row["ringfence.pf.rule_pid"] = None if rule_pid in (0, nobody) else rule_pid
+    if length in (49, 52, 68, 69, 72):
+        row["ringfence.pf.ridentifier"] = word(header, 44 if length < 60 else 64) or None
     for end, short, letter, at in (("source", "src", "s", 64), ("destination", "dst", "d", 80)):
         seen = (packet[short], packet[f"{letter}port"])
-        logged = header[at : at + (16 if header[1] == AF_INET6 else 4)], word(header, 96 + (letter == "d") * 2, 2)
-        pairs = (
-            {end: (logged[0], logged[1] if packet["ported"] else None), f"{end}.nat": seen}
-            if rewritten
-            else {end: seen, f"{end}.nat": (None, None)}
-        )
+        pairs: dict[str, tuple[Any, Any]] = {end: seen}
+        if has_ends:
+            logged = header[at : at + (16 if header[1] == AF_INET6 else 4)], word(header, 96 + (letter == "d") * 2, 2)
+            pairs[f"{end}.nat"] = seen if rewritten else (None, None)
+            if rewritten:
+                pairs[end] = (logged[0], logged[1] if packet["ported"] else None)
         for name, (address, port) in pairs.items():
             row[f"{name}.ip"], row[f"{name}.ip6"] = (None, None) if address is None else scalar_address(address)
             row[f"{name}.port"] = port
@@ -157,7 +182,7 @@ def scalar(frame: bytes, position: int, order: Order, nanoseconds: bool) -> dict
 
 octets = st.integers(0, 255)
 numbers = st.one_of(st.integers(0, 0xFFFFFFFF), st.sampled_from([0, 100_000, 0xFFFFFFFF]))
-pids = st.one_of(st.integers(-(2**31), 2**31 - 1), st.sampled_from([0, 100_000]))
+pids = st.one_of(st.integers(-(2**31), 2**31 - 1), st.sampled_from([0, 100_000, 32_767, 30_001]))
 ports = st.integers(0, 65535)
 addresses4 = st.binary(min_size=4, max_size=4)
 addresses6 = st.one_of(st.binary(min_size=16, max_size=16), addresses4.map(lambda low: bytes(10) + b"\xff\xff" + low))
@@ -178,23 +203,25 @@ extensions = st.lists(
 headers = st.builds(
     Pflog, action=octets, reason=octets, ifname=st.binary(max_size=16), ruleset=st.binary(max_size=16), rulenr=numbers,
     subrulenr=numbers, uid=numbers, pid=pids, rule_uid=numbers, rule_pid=pids, dir=octets, sport=ports, dport=ports,
+    ridentifier=numbers,
 )  # fmt: skip
 
 
 @st.composite
-def logged_packets(draw: st.DrawFn, order: Order = "<") -> bytes:
+def logged_packets(draw: st.DrawFn, order: Order = "<", length: int = 100, af6: int = 24) -> bytes:
     """A pflog header with a packet behind it, cut off anywhere behind the header."""
-    header, v6 = draw(headers), draw(st.booleans())
+    header, v6 = dataclasses.replace(draw(headers), length=length), draw(st.booleans())
     protocol, transport = draw(transports)
     if v6:
         packet = ip6(draw(addresses6), draw(addresses6), protocol, transport, draw(extensions))
     else:
         options, fragment = bytes(draw(st.integers(0, 10)) * 4), draw(st.sampled_from([0, 0x4000, 0x2000, 1, 0x20B9]))
         packet = ip4(draw(addresses4), draw(addresses4), protocol, transport, options, fragment)
-    family = 24 if v6 else 2
-    if draw(st.booleans()):
-        before = draw(st.sampled_from([2, 24]))
-        header = dataclasses.replace(header, rewritten=1, af=before, naf=family, saddr=draw(addresses6), daddr=draw(addresses6))
+    family = af6 if v6 else 2
+    if length == 100 and draw(st.booleans()):
+        before = draw(st.sampled_from([2, af6]))
+        naf = 0 if before == family and draw(st.booleans()) else family
+        header = dataclasses.replace(header, rewritten=1, af=before, naf=naf, saddr=draw(addresses6), daddr=draw(addresses6))
     else:
         header = dataclasses.replace(header, af=family, naf=draw(octets))
     return header.encode(order) + packet[: draw(st.integers(0, len(packet)))]
@@ -217,11 +244,87 @@ def test_decoding_gives_what_was_encoded_as_a_scalar_decoder_reads_it(data: st.D
     assert decoded.rows[EventClass.PF].width == len(scalar(records[0], 0, order, nano))
 
 
+@settings(max_examples=300)
+@given(st.data(), st.sampled_from(["<", ">"]), st.sampled_from([None, *DIALECTS]))
+def test_every_header_gives_what_a_scalar_decoder_reads(data: st.DataObject, order: Order, dialect: Dialect | None) -> None:
+    records = []
+    for _ in range(data.draw(st.integers(1, 6))):
+        length = data.draw(st.sampled_from([size for size in LENGTHS if accepts(dialect, size)]))
+        families = [FAMILIES[dialect]] if dialect else guesses(length)
+        packet = data.draw(logged_packets(order, length, data.draw(st.sampled_from(families))))
+        records.append(record(packet, order=order))
+
+    decoded = decode(records, file_header(order), PflogDecoder(dialect=dialect or "auto"))
+
+    assert not decoded.problems
+    starts = np.cumsum([24, *map(len, records)]).tolist()
+    expected = [scalar(frame, start, order, False, dialect) for frame, start in zip(records, starts, strict=False)]
+    columns = {name for row in expected for name in row}
+    assert set(decoded.rows[EventClass.PF].columns) == columns
+    assert rows(decoded) == [{name: row.get(name) for name in decoded.rows[EventClass.PF].columns} for row in expected]
+
+
+def accepts(dialect: Dialect | None, length: int) -> bool:
+    """Whether this system wrote headers of this length."""
+    lengths: dict[Dialect | None, set[int]] = {
+        "openbsd": {45, 48, 61, 64, 100}, "freebsd": {45, 48, 49, 52, 61, 64, 68, 69, 72},
+        "netbsd": {45, 48, 61, 64}, "macos": {61, 64}, None: set(LENGTHS),
+    }  # fmt: skip
+    return length in lengths[dialect]
+
+
+def guesses(length: int) -> list[int]:
+    return sorted({FAMILIES[dialect] for dialect in DIALECTS if accepts(dialect, length)})
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_setting_refuses_what_that_system_never_wrote(dialect: Dialect, length: int) -> None:
+    decoded = decode([record(Pflog(length=length).encode())], decoder=PflogDecoder(dialect=dialect))
+
+    assert decoded.taken == accepts(dialect, length)
+    assert [problem.code for problem in decoded.problems] == [ProblemCode.UNKNOWN_VERSION] * (1 - decoded.taken)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "action", "reason"),
+    [("auto", "match", "map-failed"), ("openbsd", "match", "translate"), ("netbsd", "unknown(12)", "state-locked"),
+     ("macos", "nodummynet", "dummynet")],
+)  # fmt: skip
+def test_a_setting_names_the_codes_of_a_system_that_an_ipv4_record_cannot_tell(
+    dialect: Dialect, action: str, reason: str
+) -> None:
+    packet = Pflog(length=61, action=12, reason=15).encode() + ip4(A4, B4, 6, tcp(40000, 22))
+
+    (row,) = rows(decode([record(packet)], decoder=PflogDecoder(dialect=dialect)))
+
+    assert (row["ringfence.pf.action"], row["ringfence.pf.reason"], row["destination.port"]) == (action, reason, 22)
+
+
+def test_headers_of_several_systems_in_one_file_keep_their_order() -> None:
+    packet = ip4(A4, B4, 6, tcp(40000, 22))
+    records = [record(Pflog(length=length, rulenr=length, ridentifier=7).encode() + packet) for length in (*LENGTHS, *LENGTHS)]
+
+    found = rows(decode(records))
+
+    assert [row["ringfence.pf.rule"] for row in found] == [*LENGTHS, *LENGTHS]
+    assert {row["ringfence.pf.rule"] for row in found if row["ringfence.pf.ridentifier"] == 7} == {49, 52, 68, 69, 72}
+    assert all(row["source.port"] == 40000 for row in found)
+
+
+def test_ipv6_of_another_system_is_no_ipv6_here() -> None:
+    packet = Pflog(length=69, af=24).encode() + ip6(A6, B6, 6, tcp(1, 2))
+
+    (problem,) = decode([record(packet)]).problems
+
+    assert problem.detail == "address family af is 24; accepted: 2 (IPv4), 28 (IPv6)"
+
+
 def readable(frame: bytes) -> bool:
     """Whether a record of a little-endian file with microseconds can be decoded."""
     if len(frame) < 117:
-        return len(frame) == 116 and _sane(frame) and {frame[17], frame[78] if frame[77] else 2} <= {2, 24}
-    family = frame[78] if frame[77] else frame[17]
+        return len(frame) == 116 and _sane(frame) and {frame[17], (frame[77] and frame[78]) or 2} <= {2, 24}
+    family = (frame[77] and frame[78]) or frame[17]
     version = (family == 2 and frame[116] >> 4 == 4 and frame[116] & 15 >= 5) or (family == 24 and frame[116] >> 4 == 6)
     return _sane(frame) and frame[17] in (2, 24) and version
 
@@ -268,7 +371,7 @@ def test_any_bytes_raise_nothing_and_every_frame_is_accounted_for(frames: list[b
 @settings(max_examples=300)
 @given(st.lists(mutated, max_size=8))
 def test_exactly_the_readable_records_become_rows(frames: list[bytes]) -> None:
-    frames = [frame for frame in frames if not insane(frame)]
+    frames = [frame for frame in frames if not insane(frame) and frame[16:17] not in map(bytes, zip(LENGTHS[:-1], strict=True))]
 
     decoded = decode(frames)
 
@@ -311,14 +414,14 @@ def _read(stream: bytes, sizes: Sequence[int]) -> tuple[list[dict[str, Any]], li
         (record(PLAIN, wirelen=10), ProblemCode.MALFORMED, 12),
         (record(b""), ProblemCode.TRUNCATED, 16),
         (record(PLAIN[:99]), ProblemCode.TRUNCATED, 115),
-        (record(Pflog(length=61).encode()), ProblemCode.UNKNOWN_VERSION, 16),
+        (record(Pflog(length=28).encode()), ProblemCode.UNKNOWN_VERSION, 16),
         (record(Pflog(af=7).encode()), ProblemCode.MALFORMED, 17),
         (record(Pflog(rewritten=1, naf=7).encode()), ProblemCode.MALFORMED, 78),
         (record(Pflog(af=AF_INET6).encode() + PLAIN[100:]), ProblemCode.MALFORMED, 116),
         (record(PLAIN[:100] + b"\x44" + PLAIN[101:]), ProblemCode.MALFORMED, 116),
     ],
     ids=[
-        "record-header", "caplen", "longer-than-caplen", "fraction", "wirelen", "nothing", "pflog-header", "freebsd-length", "family",
+        "record-header", "caplen", "longer-than-caplen", "fraction", "wirelen", "nothing", "pflog-header", "unknown-length", "family",
         "rewritten-family", "other-family", "header-length",
     ],
 )  # fmt: skip
@@ -332,9 +435,11 @@ def test_a_bad_record_is_one_problem_and_its_neighbours_stay(frame: bytes, code:
 
 
 def test_a_header_of_another_system_is_named_with_its_length_and_what_is_accepted() -> None:
-    decoded = decode([record(Pflog(length=61).encode())])
+    decoded = decode([record(Pflog(length=61).encode())], decoder=PflogDecoder(dialect="openbsd"))
+    unknown = decode([record(Pflog(length=28).encode())], decoder=PflogDecoder(dialect="openbsd"))
 
-    assert decoded.problems[0].detail == "pflog header is 61 bytes long; accepted: 100 (OpenBSD)"
+    assert decoded.taken == 1
+    assert unknown.problems[0].detail == "pflog header is 28 bytes long; accepted: 45, 48, 61, 64, 100"
 
 
 def test_an_insane_length_makes_the_rest_of_the_stream_unreadable_until_it_begins_again() -> None:
@@ -503,7 +608,7 @@ def test_the_packet_is_kept_when_asked_for() -> None:
 
 
 def test_a_flood_of_bad_records_is_rejected_one_by_one() -> None:
-    decoded = decode([record(Pflog(length=64).encode())] * 5000)
+    decoded = decode([record(Pflog(length=63).encode())] * 5000)
 
     assert len(decoded.problems) == 5000
 
@@ -524,7 +629,8 @@ def test_the_collector_claims_its_file() -> None:
     settings_read = PflogConfig.model_validate({"path": "/var/log/pflog"})
 
     assert KIND.resources(settings_read) == ["file /var/log/pflog"]
-    assert (settings_read.follow, settings_read.original, KIND.formats[0].name) == (True, "drop", "pflog")
+    assert (settings_read.follow, settings_read.original, settings_read.dialect) == (True, "drop", "auto")
+    assert KIND.formats[0].name == "pflog"
 
 
 @pytest.mark.skipif(shutil.which("tcpdump") is None, reason="needs tcpdump: apt-get install -y tcpdump")
@@ -533,6 +639,11 @@ def test_tcpdump_reads_the_same_from_what_the_encoder_writes(tmp_path: Path) -> 
         PLAIN,
         Pflog(action=1, ruleset=b"blue", subrulenr=3, dir=2, ifname=b"em0").encode() + ip4(A4, B4, 17, udp(5353, 53)),
         Pflog(action=1, reason=2, af=AF_INET6, naf=AF_INET6).encode() + ip6(A6, B6, 6, tcp(40001, 443)),
+        *(
+            Pflog(length=length, af=af, rulenr=length, ruleset=b"red", subrulenr=1).encode() + ip6(A6, B6, 17, udp(1, 40002))
+            for length in (61, 64, 68, 69, 72)  # tcpdump looks for the direction at byte 60 of any header
+            for af in guesses(length)
+        ),
     ]
     capture = tmp_path / "pflog"
     capture.write_bytes(file_header() + b"".join(map(record, packets)))
