@@ -24,6 +24,24 @@ def eve_columns(event_class: EventClass) -> list[Column]:
     return [column for column in COLUMNS if event_class in column.classes and column.eve is not None]
 
 
+def zeek_columns(event_class: EventClass, log: str) -> list[tuple[Column, tuple[str, ...]]]:
+    """The columns of a class that a Zeek log fills, each with its fields in order of preference."""
+    pairs = ((column, _zeek_fields(column.zeek, log)) for column in COLUMNS if event_class in column.classes and column.zeek)
+    return [(column, fields_of) for column, fields_of in pairs if fields_of]
+
+
+def _zeek_fields(text: str, log: str) -> tuple[str, ...]:
+    """What `FIELD; LOG: FIELD, FIELD` says of one log."""
+    found = ""
+    for entry in text.split(";"):
+        named, colon, own = entry.rpartition(":")
+        if not colon:
+            found = own
+        elif named.strip() == log:
+            return tuple(own.replace(" ", "").split(","))
+    return tuple(found.replace(" ", "").split(",")) if found else ()
+
+
 def struct_for(name: str, paths: Iterable[tuple[str, Any]], tag_field: str, tag: str) -> type[msgspec.Struct]:
     """A Struct that reads the given dotted paths of a JSON object, each optional, under a tag.
 
