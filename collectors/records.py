@@ -25,7 +25,7 @@ class LineBlock:
     """The lines of one call of feed() without their ends, and what is not taken of them.
 
     A piece of an over-long line must not be read, for it could pass for a record: it is left out, and the first one is
-    the Problem.
+    the Problem. A line that is not UTF-8 is a Problem too. Lines that are left out are empty.
     """
 
     def __init__(self, frames: Frames, continuations: Continuations) -> None:
@@ -35,7 +35,6 @@ class LineBlock:
         self.filtered: Counter[str] = Counter()
         self.left_out: set[int] = set()
         self.identities = np.array([source.identity for source in frames.sources], np.uint64)
-        self._is_utf8 = _is_utf8(frames.data)
         self._original: pl.Series | None = None
         rests = continuations.of(frames)
         for row in np.flatnonzero(np.diff(frames.offsets) > MAX_LINE_BYTES).tolist():
@@ -44,8 +43,13 @@ class LineBlock:
             else:
                 detail = f"the line is longer than {MAX_LINE_BYTES} bytes"
                 self.refuse(ProblemCode.TOO_LARGE, detail, row, MAX_LINE_BYTES, None)
-            self.lines[row] = b""
-            self.left_out.add(row)
+            self._leave_out(row)
+        if not _is_utf8(frames.data):
+            self._leave_out_bad_text()
+
+    def stream(self, row: int) -> int:
+        """What names the stream of a line for ever."""
+        return int(self.frames.sources[int(self.frames.source[row])].identity)
 
     def refuse(self, code: ProblemCode, detail: str, row: int, offset: int, path: str | None) -> None:
         """Note why a line is no row, and the byte in it."""
@@ -53,23 +57,19 @@ class LineBlock:
         place = int(self.frames.positions[row])
         self.problems.append(Problem(code, detail, row, offset, path, self.frames.frame(row), source, place))
 
-    def refuse_bad_text(self, records: list[Any], start: int) -> None:
-        """Refuse lines that are not UTF-8, of which records were made, from row `start` on; their records become None.
-
-        A typed decoder does not look inside the fields that it skips, and the line is passed on whole.
-        """
-        if self._is_utf8:
-            return
-        for index, record in enumerate(records):
-            if record is None:
-                continue
-            line = self.lines[start + index]
+    def _leave_out_bad_text(self) -> None:
+        """A typed decoder does not look inside the fields that it skips, and the line is passed on whole."""
+        for row, line in enumerate(self.lines):
             try:
                 line.decode()
             except UnicodeDecodeError as error:
                 detail = f"byte 0x{line[error.start]:02x} is not valid UTF-8"
-                self.refuse(ProblemCode.MALFORMED, detail, start + index, error.start, None)
-                records[index] = None
+                self.refuse(ProblemCode.MALFORMED, detail, row, error.start, None)
+                self._leave_out(row)
+
+    def _leave_out(self, row: int) -> None:
+        self.lines[row] = b""
+        self.left_out.add(row)
 
     def original(self) -> pl.Series:
         """Every line."""
@@ -100,7 +100,7 @@ class LineBlock:
         return Decoded(rows, taken, sorted(self.problems, key=lambda problem: problem.row or 0), +self.filtered)
 
 
-def without(frame: pl.DataFrame, bad: Mapping[int, str]) -> pl.DataFrame:
+def without(frame: pl.DataFrame, bad: Mapping[int, Any]) -> pl.DataFrame:
     """A frame without its bad rows."""
     if not bad:
         return frame
@@ -109,7 +109,7 @@ def without(frame: pl.DataFrame, bad: Mapping[int, str]) -> pl.DataFrame:
     return frame.filter(pl.Series(good))
 
 
-def integers(values: Sequence[Any], low: int, high: int, path: str, bad: dict[int, str]) -> pl.Series:
+def integers(values: Sequence[Any] | pl.Series, low: int, high: int, path: str, bad: dict[int, str]) -> pl.Series:
     """Integers or null as a column; a row whose number is out of range is noted in `bad`."""
     try:
         series = values if isinstance(values, pl.Series) else pl.Series(values, dtype=pl.Int64)
@@ -137,7 +137,8 @@ class _Transports(dict[str | None, int | None]):
 
 
 _NAMED: dict[str | None, int | None] = {name.upper(): number for name, number in PROTOCOLS.items()}
-TRANSPORTS = _Transports({**_NAMED, None: None, "IPV6-ICMP": 58, "ICMPV6": 58, "IPV6": 41, "IGMP": 2})
+_NAMED |= {None: None, "IPV6-ICMP": 58, "IPV6": 41, "IGMP": 2}
+TRANSPORTS = _Transports(_NAMED | {name and name.lower(): number for name, number in _NAMED.items()})
 
 
 def _stripped(frames: Frames) -> list[bytes]:

@@ -109,7 +109,6 @@ class SuricataDecoder:
         structs, refused = decode_lines(self._known, lines)
         for index in refused:
             structs[index] = self._second_look(run, lines[index], start + index)
-        run.refuse_bad_text(structs, start)
         groups: dict[type, tuple[list[Any], list[int]]] = {}
         for row, struct in enumerate(structs, start):
             group = groups.get(type(struct))

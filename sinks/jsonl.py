@@ -117,7 +117,7 @@ class JsonLinesKind:
     settings = Settings
     promise = "exactly once: file lengths are committed with the offsets"
     status: Status = "experimental"
-    sample = 'files: {type: jsonl, path: /var/lib/ringfence/out}'
+    sample = "files: {type: jsonl, path: /var/lib/ringfence/out}"
 
     def build(self, settings: Settings, context: BuildContext) -> JsonLines:
         """Make the sink."""

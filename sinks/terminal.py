@@ -61,7 +61,7 @@ class TerminalKind:
     settings = Settings
     promise = "exact counts across restarts, printed at the end"
     status: Status = "experimental"
-    sample = 'summary: {type: terminal}'
+    sample = "summary: {type: terminal}"
 
     def build(self, settings: Settings, context: BuildContext) -> TerminalSummary:
         """Rows and columns are in the order of the topology."""
