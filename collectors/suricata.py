@@ -14,7 +14,6 @@ Sample: {"timestamp":"2026-11-25T07:44:23.123456+0000","event_type":"flow","src_
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -26,18 +25,18 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from collectors.lines import MAX_LINE_BYTES, Continuations, LineFramer
+from collectors.lines import Continuations, LineFramer
+from collectors.records import MAX_INT, TRANSPORTS, LineBlock, integers
 from collectors.tail import TailShell
 from collectors.tcp import TcpShell
 from collectors.unix import UnixStreamShell
 from ringfence import timestamps
 from ringfence.addresses import AddressCache, HostPort
-from ringfence.batch import Decoded, EventClass, Frames, Problem, ProblemCode
+from ringfence.batch import Decoded, EventClass, Frames, ProblemCode
 from ringfence.component import BuildContext, Collector, Format, Shell, Status
 from ringfence.jsonlines import REFUSALS, decode_lines, explain, locate
-from ringfence.projection import columns_of, eve_columns, json_type, struct_for
-from ringfence.schema import Column, build_frame, together
-from ringfence.topology import PROTOCOLS
+from ringfence.projection import columns_of, eve_columns, field_path, json_type, struct_for
+from ringfence.schema import Column, build_frame
 from ringfence.yamlfile import ConfigPath
 
 CHUNK_LINES = 512
@@ -109,7 +108,6 @@ _BESIDE: Mapping[str, Sequence[tuple[str, Any]]] = {
 _GENERIC_PATHS = ("timestamp", "event_type", "host", "src_ip", "src_port", "dest_ip", "dest_port")
 _SEVERITY: Mapping[int | None, int | None] = {None: None, 1: 99, 2: 73, 3: 47, 4: 21}
 """Suricata counts 1 as the highest; the values are the bands of Elastic's risk scale."""
-_MAX_INT = (1 << 63) - 1
 
 
 def _json_type(column: Column, path: str) -> Any:
@@ -144,8 +142,7 @@ class SuricataDecoder:
 
     def feed(self, frames: Frames) -> Decoded:
         """Decode all lines; each is one row, one Problem or blank."""
-        run = _Run(frames)
-        self._leave_out_long_lines(run)
+        run = _Run(frames, self._continuations)
         for start in range(0, len(run.lines), CHUNK_LINES):
             self._chunk(run, start)
         parts: dict[EventClass, list[pl.DataFrame]] = {}
@@ -154,22 +151,7 @@ class SuricataDecoder:
             frame = self._frame(run, event_type, event_class, fields)
             if frame.height:
                 parts.setdefault(event_class, []).append(frame)
-                run.taken += frame.height
-        rows = {event_class: together(frames) for event_class, frames in parts.items()}
-        problems = sorted(run.problems, key=lambda problem: problem.row or 0)
-        return Decoded(rows, run.taken, problems, +run.filtered)
-
-    def _leave_out_long_lines(self, run: _Run) -> None:
-        """A piece of an over-long line must not be read, for it could pass for a record; the first one is the Problem."""
-        rests = self._continuations.of(run.frames)
-        for row in np.flatnonzero(np.diff(run.frames.offsets) > MAX_LINE_BYTES).tolist():
-            if row in rests:
-                run.filtered["too_large_rest"] += 1
-            else:
-                detail = f"the line is longer than {MAX_LINE_BYTES} bytes"
-                run.refuse(ProblemCode.TOO_LARGE, detail, row, run.lines[row], MAX_LINE_BYTES, None)
-            run.lines[row] = b""
-            run.left_out.add(row)
+        return run.decoded(parts)
 
     def _chunk(self, run: _Run, start: int) -> None:
         """Decode some lines and copy their fields into lists, while the Structs are in the cache."""
@@ -177,8 +159,6 @@ class SuricataDecoder:
         structs, refused = decode_lines(self._known, lines)
         for index in refused:
             structs[index] = self._second_look(run, lines[index], start + index)
-        if not run.is_utf8:
-            _refuse_bad_text(run, lines, structs, start)
         groups: dict[type, tuple[list[Any], list[int]]] = {}
         for row, struct in enumerate(structs, start):
             group = groups.get(type(struct))
@@ -204,7 +184,7 @@ class SuricataDecoder:
                 return self._any.decode(line)
             except REFUSALS:
                 code, detail, offset, path = explain(self._any, line)
-        run.refuse(code, detail, row, line, offset, path)
+        run.refuse(code, detail, row, offset, path)
         return None
 
     def _frame(self, run: _Run, event_type: str, event_class: EventClass, fields: _Fields) -> pl.DataFrame:
@@ -236,7 +216,6 @@ class SuricataDecoder:
                     ProblemCode.WRONG_TYPE,
                     _EXPECTED.get(path, "Number out of range"),
                     fields.rows[row],
-                    line,
                     locate(line, path),
                     path,
                 )
@@ -257,7 +236,7 @@ class SuricataDecoder:
         elif path in _CONVERSIONS:
             columns[column.name] = _CONVERSIONS[path](values)
         elif column.dtype.is_integer():
-            columns[column.name] = _integers(path, values, bad)
+            columns[column.name] = integers(values, *_RANGES.get(path, (-MAX_INT, MAX_INT)), path, bad)
         else:
             columns[column.name] = values
 
@@ -287,48 +266,15 @@ class _Fields:
         self.rows += rows
         columns = columns_of(structs, type(structs[0]))
         for path, values in self.values.items():
-            values += columns[path]
+            values += columns[field_path(path)]
 
 
-def _refuse_bad_text(run: _Run, lines: list[bytes], structs: list[Any], start: int) -> None:
-    """The typed decoder does not look inside skipped fields, and the line is passed on whole."""
-    for index, line in enumerate(lines):
-        if structs[index] is None:
-            continue
-        try:
-            line.decode()
-        except UnicodeDecodeError as error:
-            detail = f"byte 0x{line[error.start]:02x} is not valid UTF-8"
-            run.refuse(ProblemCode.MALFORMED, detail, start + index, line, error.start, None)
-            structs[index] = None
-
-
-class _Run:
+class _Run(LineBlock):
     """What one call of feed() counts."""
 
-    def __init__(self, frames: Frames) -> None:
-        self.frames = frames
-        self.lines = _stripped(frames)
-        self._original: pl.Series | None = None
+    def __init__(self, frames: Frames, continuations: Continuations) -> None:
+        super().__init__(frames, continuations)
         self.fields: dict[str, _Fields] = {}
-        self.identities = np.array([source.identity for source in frames.sources], np.uint64)
-        self.problems: list[Problem] = []
-        self.taken = 0
-        self.filtered: Counter[str] = Counter()
-        self.left_out: set[int] = set()
-        self.is_utf8 = _is_utf8(frames.data)
-
-    def original(self) -> pl.Series:
-        """Every line without its end."""
-        if self._original is None:
-            self._original = pl.Series(self.lines, dtype=pl.Binary)
-        return self._original
-
-    def refuse(self, code: ProblemCode, detail: str, row: int, line: bytes, offset: int, path: str | None) -> None:
-        source = self.frames.sources[self.frames.source[row]]
-        self.problems.append(
-            Problem(code, detail, row, offset, path, self.frames.frame(row), source, int(self.frames.positions[row]))
-        )
 
 
 _EXPECTED: Mapping[str, str] = {
@@ -346,37 +292,6 @@ _RANGES: Mapping[str, tuple[int, int]] = {
     "icmp_type": (0, 255),
     "icmp_code": (0, 255),
 }
-
-
-class _Transports(dict[str | None, int | None]):
-    """Protocol numbers by the name that Suricata prints, or by the zero-padded number where it has no name."""
-
-    def __missing__(self, name: str) -> int | None:
-        upper = name.upper()
-        if upper in self:
-            return self[upper]
-        return int(upper) if upper.isascii() and upper.isdigit() and int(upper) < 256 else None
-
-
-_NAMED: dict[str | None, int | None] = {name.upper(): number for name, number in PROTOCOLS.items()}
-_TRANSPORTS = _Transports({**_NAMED, None: None, "IPV6-ICMP": 58, "IPV6": 41, "IGMP": 2})
-
-
-def _integers(path: str, values: list[Any], bad: dict[int, str]) -> pl.Series:
-    low, high = _RANGES.get(path, (-_MAX_INT, _MAX_INT))
-    try:
-        series = pl.Series(values, dtype=pl.Int64)
-    except (OverflowError, pl.exceptions.PolarsError, TypeError):
-        series = None
-    if series is not None and (not len(series) or series.null_count() == len(series)):
-        return series
-    if series is not None:
-        least, most = series.min(), series.max()
-        if isinstance(least, int) and isinstance(most, int) and low <= least and most <= high:
-            return series
-    wrong = {row for row, value in enumerate(values) if value is not None and not low <= value <= high}
-    bad.update(dict.fromkeys(wrong, f"$.{path}"))
-    return pl.Series([None if row in wrong else value for row, value in enumerate(values)], dtype=pl.Int64)
 
 
 def _times(values: list[Any]) -> tuple[pl.Series, npt.NDArray[np.int64]]:
@@ -399,7 +314,7 @@ def _hex_flags(values: list[Any]) -> list[int | None]:
 
 _FLAGS: dict[str | None, int | None] = {None: None, **{f"{number:02x}": number for number in range(256)}}
 _CONVERSIONS: Mapping[str, Callable[[list[Any]], Any]] = {
-    "proto": lambda values: list(map(_TRANSPORTS.__getitem__, values)),
+    "proto": lambda values: list(map(TRANSPORTS.__getitem__, values)),
     "vlan": lambda values: [value[0] if value and 0 <= value[0] <= 4095 else None for value in values],
     "flow_id": _texts,
     "alert.signature_id": _texts,
@@ -471,26 +386,6 @@ def _initiator_first(frame: pl.DataFrame, back: pl.Series) -> pl.DataFrame:
         for side, other in (("source", "destination"), ("destination", "source"))
         for end in ends
     )
-
-
-def _stripped(frames: Frames) -> list[bytes]:
-    """The lines without their ends: cut at the line feeds, where each frame ends with its only one."""
-    data, ends = frames.data, frames.offsets[1:]
-    if len(ends) and b"\r" not in data:
-        cut = data.split(b"\n")
-        if len(cut) == len(ends) + 1 and (np.frombuffer(data, np.uint8)[ends - 1] == ord("\n")).all():
-            return cut[:-1]
-    return [line.rstrip(b"\r\n") for line in frames.slices()]
-
-
-def _is_utf8(data: bytes) -> bool:
-    if data.isascii():
-        return True
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _looks_like_eve(first: bytes) -> bool:

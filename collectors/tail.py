@@ -2,7 +2,7 @@
 
 A position is JSON: `fingerprint` (hash of the first `fingerprint_bytes` bytes, at most 1024), `inode`, `generation`,
 `identity`, and `offset`, the first byte that is not part of a returned frame. So an unfinished last line is read again
-after a restart, neither lost nor repeated. The file is found again by its fingerprint: at its path or, rotated while
+after a restart, neither lost nor repeated. `head` holds the lines that a HeadedFramer needs again. The file is found again by its fingerprint: at its path or, rotated while
 nobody read, as `path.0`, `path.1`, ...; of several alike (young files with one header) the one with the same inode.
 
 Each file that the path leads to is a stream of its own: `generation` counts them, so that two that begin alike have two
@@ -15,7 +15,7 @@ truncation, or after a file that was not found again, are marked lossy.
 Files are regular files in one directory; compressed or dated siblings are not read. With `follow`, a file that does not
 exist yet is waited for; without, it is Permanent. Without `follow`, `received_us` is 0: a replay is deterministic.
 
-Sample: {"fingerprint":"52b5...","fingerprint_bytes":1024,"generation":0,"identity":5959,"inode":131,"offset":81920}
+Sample: {"fingerprint":"52b5...","fingerprint_bytes":1024,"generation":0,"head":"","identity":5959,"inode":131,"offset":81920}
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ringfence.batch import Frames, Source
-from ringfence.component import Delivery, Framer
+from ringfence.component import Delivery, Framer, HeadedFramer
 from ringfence.errors import EndOfInput, Permanent, Retryable
 from ringfence.files import FINGERPRINT_BYTES, identity_of
 
@@ -53,6 +53,7 @@ class _Saved(msgspec.Struct, frozen=True):
     identity: int
     inode: int
     offset: int
+    head: bytes = b""
 
 
 class TailShell:
@@ -169,7 +170,7 @@ class TailShell:
     def _deliver_head(self, file: _File) -> Delivery:
         """Give a framer and decoder that go on in the middle of a file what they need of its beginning, again."""
         file.needs_head = False
-        return self._delivery(file, *file.framer.cut(file.head(file.framer.head_bytes)), 0)
+        return self._delivery(file, *file.framer.cut(file.saved_head or file.head(file.framer.head_bytes)), 0)
 
     def _delivery(self, file: _File, data: bytes, offsets: npt.NDArray[np.int64], start: int) -> Delivery:
         count = len(offsets) - 1
@@ -282,6 +283,7 @@ class _File:
         self.lossy = lossy
         self.is_copy = False
         self.needs_head = False
+        self.saved_head = b""
         self.offset = 0
         self._identity: int | None = None
         # O_NONBLOCK: a FIFO must be refused, not waited for
@@ -337,7 +339,8 @@ class _File:
         return self._identity
 
     def saved(self) -> _Saved:
-        return _Saved(_fingerprint(self._head), len(self._head), self.generation, self.identity, self.inode, self.offset)
+        head = self.framer.head if isinstance(self.framer, HeadedFramer) else b""
+        return _Saved(_fingerprint(self._head), len(self._head), self.generation, self.identity, self.inode, self.offset, head)
 
     def continues(self, saved: _Saved) -> bool:
         """True when this file is the saved one, which then goes on where it was."""
@@ -346,7 +349,8 @@ class _File:
             return False
         self.generation, self._identity, self.offset = saved.generation, saved.identity, saved.offset
         self.is_copy = self.inode != saved.inode
-        self.needs_head = 0 < self.framer.head_bytes <= saved.offset
+        self.saved_head = saved.head if isinstance(self.framer, HeadedFramer) else b""
+        self.needs_head = bool(self.saved_head) or 0 < self.framer.head_bytes <= saved.offset
         return True
 
     def is_at(self, path: Path) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,20 @@ class Framer(Protocol):
     @property
     def head_bytes(self) -> int:
         """Bytes at the beginning of a file that framer and decoder need before they can go on in its middle; 0 for most."""
+        ...
+
+
+@runtime_checkable
+class HeadedFramer(Framer, Protocol):
+    """A framer whose frames mean nothing without some that came before, of any length and not only at the beginning.
+
+    The shell stores `head` with the position and gives it to cut() of a new framer before it goes on in the middle; the
+    frames that come of it are delivered again, from position 0 on. They must be no rows.
+    """
+
+    @property
+    def head(self) -> bytes:
+        """The frames that hold for what comes next, as cut() was given them; empty when there are none."""
         ...
 
 

@@ -79,16 +79,30 @@ def _syntax(line: bytes, message: str) -> tuple[str, int]:
 
 
 def locate(line: bytes, path: str) -> int:
-    """Byte offset of the value at a path such as `$.flow.start` or `$.vlan[1]`; 0 when it is not there."""
+    """Byte offset of the value at a path such as `$.flow.start` or `$.vlan[1]`; 0 when it is not there.
+
+    A key that has dots itself (`id.orig_h` of Zeek) is found where there is no object to look into.
+    """
     text = line.decode("latin-1")
     steps: list[str | int] = [int(index) if index else name for name, index in re.findall(r"\.([^.\[]+)|\[(\d+)\]", path)]
     try:
-        place = _skip(text, 0)
-        for step in steps:
-            place = _member(text, place, step)
+        return _descend(text, _skip(text, 0), steps)
     except (ValueError, IndexError, RecursionError):
         return 0
-    return place
+
+
+def _descend(text: str, place: int, steps: list[str | int]) -> int:
+    """Where the steps lead; the first few names may be one key with dots."""
+    if not steps:
+        return place
+    for width in range(1, len(steps) + 1):
+        names = steps[:width]
+        key = names[0] if width == 1 else ".".join(map(str, names))
+        try:
+            return _descend(text, _member(text, place, key), steps[width:])
+        except (ValueError, IndexError):
+            continue
+    raise ValueError("no such member")
 
 
 def _skip(text: str, place: int) -> int:

@@ -24,6 +24,24 @@ def eve_columns(event_class: EventClass) -> list[Column]:
     return [column for column in COLUMNS if event_class in column.classes and column.eve is not None]
 
 
+def zeek_columns(event_class: EventClass, log: str) -> list[tuple[Column, tuple[str, ...]]]:
+    """The columns of a class that a Zeek log fills, each with its fields in order of preference."""
+    pairs = ((column, _zeek_fields(column.zeek, log)) for column in COLUMNS if event_class in column.classes and column.zeek)
+    return [(column, fields_of) for column, fields_of in pairs if fields_of]
+
+
+def _zeek_fields(text: str, log: str) -> tuple[str, ...]:
+    """What `FIELD; LOG: FIELD, FIELD` says of one log."""
+    found = ""
+    for entry in text.split(";"):
+        named, colon, own = entry.rpartition(":")
+        if not colon:
+            found = own
+        elif named.strip() == log:
+            return tuple(own.replace(" ", "").split(","))
+    return tuple(found.replace(" ", "").split(",")) if found else ()
+
+
 def struct_for(name: str, paths: Iterable[tuple[str, Any]], tag_field: str, tag: str) -> type[msgspec.Struct]:
     """A Struct that reads the given dotted paths of a JSON object, each optional, under a tag.
 
@@ -39,8 +57,13 @@ def struct_for(name: str, paths: Iterable[tuple[str, Any]], tag_field: str, tag:
     return _struct(name, tree, tag_field=tag_field, tag=tag)
 
 
+def field_path(path: str) -> str:
+    """The path under which `columns_of` gives a JSON path: some keys are no names in Python."""
+    return path.replace("-", "_dash_")
+
+
 def _struct(name: str, tree: dict[str, Any], **tagging: str) -> type[msgspec.Struct]:
-    named = {key: key.replace("-", "_or_") for key in tree}  # Suricata has a key that is no name in Python
+    named = {key: field_path(key) for key in tree}
     members = [
         (named[key], (_struct(f"{name}_{key}", kind) if isinstance(kind, dict) else kind) | None, None)
         for key, kind in tree.items()
@@ -62,7 +85,7 @@ def columns_of(structs: Sequence[msgspec.Struct], struct: type[msgspec.Struct], 
     Transposed in C by astuple and zip: a third of the cost of reading attributes one by one.
     """
     columns: dict[str, Sequence[Any]] = {}
-    names = struct.__struct_encode_fields__
+    names = struct.__struct_fields__
     for name, kind, values in zip(names, _kinds(struct), zip(*map(astuple, structs), strict=True), strict=True):
         if kind is None:
             columns[prefix + name] = values
@@ -92,7 +115,7 @@ def _struct_in(annotation: Any) -> type[msgspec.Struct] | None:
 
 
 def _paths(struct: type[msgspec.Struct], prefix: str) -> Iterator[str]:
-    for name, kind in zip(struct.__struct_encode_fields__, _kinds(struct), strict=True):
+    for name, kind in zip(struct.__struct_fields__, _kinds(struct), strict=True):
         if kind is None:
             yield prefix + name
         else:

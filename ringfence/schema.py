@@ -32,7 +32,11 @@ Render = Literal["plain", "time", "ipv4", "ipv6", "bytes", "event_id", "hidden",
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One row of the table. `since` is the schema version that brought it; `eve` its path in Suricata EVE JSON."""
+    """One row of the table. `since` is the schema version that brought it; `eve` its path in Suricata EVE JSON.
+
+    `zeek` names its fields in Zeek logs: `FIELD` in any log, `LOG: FIELD` in that one, more entries after a semicolon. A
+    log's own entry replaces the general one; of several fields with commas between them the first that is set counts.
+    """
 
     name: str
     dtype: pl.DataType
@@ -41,6 +45,7 @@ class Column:
     since: str = "1.0"
     eve: str | None = None
     render: Render = "plain"
+    zeek: str | None = None
 
 
 _PF, _FLOW, _DNS, _HTTP, _TLS, _SSH = (
@@ -90,6 +95,7 @@ COLUMNS: tuple[Column, ...] = (
         "When it happened, by the source's clock; microseconds since the epoch, UTC.",
         eve="timestamp",
         render="time",
+        zeek="ts",
     ),
     Column(
         "event.created",
@@ -109,14 +115,38 @@ COLUMNS: tuple[Column, ...] = (
         _EVENTS | {_BOUNDARY},
         "The sensor that saw it: exporter address, firewall, IDS or host.",
         eve="host",
+        zeek="_system_name",
     ),
     # both ends
-    Column("source.ip", _U32, _ADDRESSED, "Initiator's IPv4 address.", eve="src_ip", render="ipv4"),
+    Column(
+        "source.ip",
+        _U32,
+        _ADDRESSED,
+        "Initiator's IPv4 address.",
+        eve="src_ip",
+        render="ipv4",
+        zeek="id.orig_h; notice: id.orig_h, src; signatures: src_addr",
+    ),
     Column("source.ip6", _RAW, _ADDRESSED, "Initiator's IPv6 address, 16 bytes; shown as source.ip.", render="ipv6"),
-    Column("source.port", _PORT, _ADDRESSED, "Initiator's port.", eve="src_port"),
-    Column("destination.ip", _U32, _ADDRESSED, "Responder's IPv4 address.", eve="dest_ip", render="ipv4"),
+    Column("source.port", _PORT, _ADDRESSED, "Initiator's port.", eve="src_port", zeek="id.orig_p; signatures: src_port"),
+    Column(
+        "destination.ip",
+        _U32,
+        _ADDRESSED,
+        "Responder's IPv4 address.",
+        eve="dest_ip",
+        render="ipv4",
+        zeek="id.resp_h; notice: id.resp_h, dst; signatures: dst_addr",
+    ),
     Column("destination.ip6", _RAW, _ADDRESSED, "Responder's IPv6 address, 16 bytes; shown as destination.ip.", render="ipv6"),
-    Column("destination.port", _PORT, _ADDRESSED, "Responder's port.", eve="dest_port"),
+    Column(
+        "destination.port",
+        _PORT,
+        _ADDRESSED,
+        "Responder's port.",
+        eve="dest_port",
+        zeek="id.resp_p; notice: id.resp_p, p; signatures: dst_port",
+    ),
     Column(
         "network.iana_number",
         _U8,
@@ -124,18 +154,34 @@ COLUMNS: tuple[Column, ...] = (
         "IP protocol number; network.transport is its name.",
         eve="proto",
         render="code",
+        zeek="proto",
     ),
-    Column("network.protocol", _TEXT, _EVE | {_BOUNDARY}, "Application protocol as the sensor named it.", eve="app_proto"),
+    Column(
+        "network.protocol",
+        _TEXT,
+        _EVE | {_BOUNDARY},
+        "Application protocol as the sensor named it.",
+        eve="app_proto",
+        zeek="conn: service",
+    ),
     Column(
         "network.community_id",
         _TEXT,
         _EVE | {_BOUNDARY},
         "Community ID of the connection, where the sensor computes it.",
         eve="community_id",
+        zeek="community_id",
     ),
     Column("network.bytes", _INT, _only(_PF), "Length of the packet on the wire in bytes."),
-    Column("network.vlan.id", _PORT, _WIRE | {_BOUNDARY}, "Outermost 802.1Q VLAN id.", eve="vlan"),
-    Column("network.inner.vlan.id", _PORT, _WIRE | {_BOUNDARY}, "Inner 802.1Q VLAN id (QinQ).", since="1.1"),
+    Column("network.vlan.id", _PORT, _WIRE | {_BOUNDARY}, "Outermost 802.1Q VLAN id.", eve="vlan", zeek="vlan, id.ctx.vlan"),
+    Column(
+        "network.inner.vlan.id",
+        _PORT,
+        _WIRE | {_BOUNDARY},
+        "Inner 802.1Q VLAN id (QinQ).",
+        since="1.1",
+        zeek="inner_vlan, id.ctx.inner_vlan",
+    ),
     Column("ringfence.vxlan.vni", _PORT, _WIRE | {_BOUNDARY}, "VXLAN network identifier that the packet travelled in."),
     Column(
         "observer.ingress.interface.name",
@@ -148,14 +194,44 @@ COLUMNS: tuple[Column, ...] = (
     Column("observer.ingress.interface.id", _INT, _only(_FLOW, _BOUNDARY), "SNMP ifIndex of the input interface."),
     Column("observer.egress.interface.id", _INT, _only(_FLOW, _BOUNDARY), "SNMP ifIndex of the output interface."),
     Column("ringfence.evidence.lossy", _BOOL, _only(_PF, _FLOW, _ALERT), "The source was losing records just before this one."),
-    Column("ringfence.flow.id", _TEXT, _EVE, "Suricata's flow_id.", eve="flow_id"),
+    Column(
+        "ringfence.flow.id",
+        _TEXT,
+        _EVE,
+        "The sensor's own id of the flow: flow_id of Suricata, uid of Zeek.",
+        eve="flow_id",
+        zeek="uid",
+    ),
     # flows
-    Column("event.start", _INT, _COUNTED, "First packet of the flow.", eve="flow.start", render="time"),
-    Column("event.end", _INT, _COUNTED, "Last packet of the flow.", eve="flow.end", render="time"),
-    Column("source.packets", _INT, _COUNTED, "Packets from source to destination.", eve="flow.pkts_toserver"),
-    Column("source.bytes", _INT, _COUNTED, "Bytes from source to destination.", eve="flow.bytes_toserver"),
-    Column("destination.packets", _INT, _COUNTED, "Packets back; absent in one-way records.", eve="flow.pkts_toclient"),
-    Column("destination.bytes", _INT, _COUNTED, "Bytes back; absent in one-way records.", eve="flow.bytes_toclient"),
+    Column("event.start", _INT, _COUNTED, "First packet of the flow.", eve="flow.start", render="time", zeek="conn: ts"),
+    Column("event.end", _INT, _COUNTED, "Last packet of the flow.", eve="flow.end", render="time", zeek="conn: duration"),
+    Column(
+        "source.packets",
+        _INT,
+        _COUNTED,
+        "Packets from source to destination.",
+        eve="flow.pkts_toserver",
+        zeek="conn: orig_pkts",
+    ),
+    Column(
+        "source.bytes", _INT, _COUNTED, "Bytes from source to destination.", eve="flow.bytes_toserver", zeek="conn: orig_bytes"
+    ),
+    Column(
+        "destination.packets",
+        _INT,
+        _COUNTED,
+        "Packets back; absent in one-way records.",
+        eve="flow.pkts_toclient",
+        zeek="conn: resp_pkts",
+    ),
+    Column(
+        "destination.bytes",
+        _INT,
+        _COUNTED,
+        "Bytes back; absent in one-way records.",
+        eve="flow.bytes_toclient",
+        zeek="conn: resp_bytes",
+    ),
     Column(
         "ringfence.tcp.source_flags",
         _U8,
@@ -174,8 +250,9 @@ COLUMNS: tuple[Column, ...] = (
         "ringfence.flow.state",
         _TEXT,
         _only(_FLOW),
-        "State that the sensor gave the flow: new, established, closed, bypassed.",
+        "State in the sensor's words: new, established, closed, bypassed; of Zeek S0, SF, REJ and so on.",
         eve="flow.state",
+        zeek="conn: conn_state",
     ),
     Column("ringfence.flow.reason", _TEXT, _only(_FLOW), "Why the sensor ended the flow.", eve="flow.reason"),
     Column(
@@ -184,6 +261,28 @@ COLUMNS: tuple[Column, ...] = (
         _only(_FLOW, _ALERT),
         "What an inline sensor did with the flow: drop, accept or pass.",
         eve="flow.action",
+    ),
+    Column(
+        "ringfence.flow.history",
+        _TEXT,
+        _only(_FLOW),
+        "What Zeek saw of the connection, a letter for each kind of packet, capitals for the source.",
+        since="1.2",
+        zeek="conn: history",
+    ),
+    Column(
+        "ringfence.firewall.action",
+        _TEXT,
+        _only(_FLOW, _BOUNDARY),
+        "What a packet filter did with the packet that it logged: block, pass or, where it does not say, unknown.",
+        since="1.2",
+    ),
+    Column(
+        "ringfence.firewall.rule",
+        _TEXT,
+        _only(_FLOW, _BOUNDARY),
+        "What the packet filter calls the rule that decided: log prefix, name of a policy.",
+        since="1.2",
     ),
     Column("ringfence.flow.tos", _U8, _only(_FLOW), "IP type of service."),
     Column("source.as.number", _INT, _only(_FLOW), "Autonomous system of the source, where the exporter knows it."),
@@ -223,19 +322,64 @@ COLUMNS: tuple[Column, ...] = (
     Column("destination.nat.port", _PORT, _only(_PF), "Destination port after rewriting."),
     Column("ringfence.pf.truncated", _BOOL, _only(_PF), "The capture was cut before the transport header ended."),
     # application records of the IDS
-    Column("dns.question.name", _TEXT, _only(_DNS), "Name that was asked for.", eve="dns.rrname"),
-    Column("dns.question.type", _TEXT, _only(_DNS), "Record type that was asked for.", eve="dns.rrtype"),
-    Column("dns.response_code", _TEXT, _only(_DNS), "NOERROR, NXDOMAIN, ...", eve="dns.rcode"),
-    Column("dns.type", _TEXT, _only(_DNS), "query or answer.", eve="dns.type"),
-    Column("dns.id", _INT, _only(_DNS), "Transaction id.", eve="dns.id"),
-    Column("url.domain", _TEXT, _only(_HTTP), "Host that was asked for.", eve="http.hostname"),
-    Column("url.original", _TEXT, _only(_HTTP), "Request target as sent.", eve="http.url"),
-    Column("http.request.method", _TEXT, _only(_HTTP), "Request method.", eve="http.http_method"),
+    Column("dns.question.name", _TEXT, _only(_DNS), "Name that was asked for.", eve="dns.rrname", zeek="dns: query"),
     Column(
-        "http.response.status_code", _INT, _only(_HTTP), "Status of the response; absent when none was seen.", eve="http.status"
+        "dns.question.type", _TEXT, _only(_DNS), "Record type that was asked for.", eve="dns.rrtype", zeek="dns: qtype_name"
     ),
-    Column("http.response.body.bytes", _INT, _only(_HTTP), "Size of the response body.", eve="http.length"),
-    Column("user_agent.original", _TEXT, _only(_HTTP), "User-Agent as sent.", eve="http.http_user_agent"),
+    Column("dns.response_code", _TEXT, _only(_DNS), "NOERROR, NXDOMAIN, ...", eve="dns.rcode", zeek="dns: rcode_name"),
+    Column("dns.type", _TEXT, _only(_DNS), "query or answer.", eve="dns.type"),
+    Column("dns.id", _INT, _only(_DNS), "Transaction id.", eve="dns.id", zeek="dns: trans_id"),
+    Column("url.domain", _TEXT, _only(_HTTP), "Host that was asked for.", eve="http.hostname", zeek="http: host"),
+    Column("url.original", _TEXT, _only(_HTTP), "Request target as sent.", eve="http.url", zeek="http: uri"),
+    Column("http.request.method", _TEXT, _only(_HTTP), "Request method.", eve="http.http_method", zeek="http: method"),
+    Column(
+        "http.response.status_code",
+        _INT,
+        _only(_HTTP),
+        "Status of the response; absent when none was seen.",
+        eve="http.status",
+        zeek="http: status_code",
+    ),
+    Column(
+        "http.response.body.bytes",
+        _INT,
+        _only(_HTTP),
+        "Size of the response body.",
+        eve="http.length",
+        zeek="http: response_body_len",
+    ),
+    Column(
+        "user_agent.original", _TEXT, _only(_HTTP), "User-Agent as sent.", eve="http.http_user_agent", zeek="http: user_agent"
+    ),
+    Column(
+        "tls.client.server_name",
+        _TEXT,
+        _only(_TLS),
+        "Server name that the client asked for.",
+        eve="tls.sni",
+        zeek="ssl: server_name",
+    ),
+    Column(
+        "tls.version", _TEXT, _only(_TLS), "Protocol version as the sensor names it.", eve="tls.version", zeek="ssl: version"
+    ),
+    Column(
+        "tls.server.subject", _TEXT, _only(_TLS), "Subject of the server certificate.", eve="tls.subject", zeek="ssl: subject"
+    ),
+    Column(
+        "tls.server.issuer", _TEXT, _only(_TLS), "Issuer of the server certificate.", eve="tls.issuerdn", zeek="ssl: issuer"
+    ),
+    Column("tls.server.hash.sha1", _TEXT, _only(_TLS), "Fingerprint of the server certificate.", eve="tls.fingerprint"),
+    Column("tls.client.ja3", _TEXT, _only(_TLS), "JA3 hash of the client hello.", eve="tls.ja3.hash", zeek="ssl: ja3"),
+    Column(
+        "ringfence.ssh.client",
+        _TEXT,
+        _only(_SSH),
+        "Software of the client.",
+        eve="ssh.client.software_version",
+        zeek="ssh: client",
+    ),
+    Column("tls.server.ja3s", _TEXT, _only(_TLS), "JA3S hash of the server hello.", since="1.2", eve="tls.ja3s.hash"),
+    Column("ringfence.tls.ja4", _TEXT, _only(_TLS), "JA4 fingerprint of the client hello.", since="1.2", eve="tls.ja4"),
     Column("http.request.referrer", _TEXT, _only(_HTTP), "Referer as sent.", since="1.2", eve="http.http_refer"),
     Column(
         "http.response.mime_type",
@@ -245,25 +389,40 @@ COLUMNS: tuple[Column, ...] = (
         since="1.2",
         eve="http.http_content_type",
     ),
-    Column("tls.client.server_name", _TEXT, _only(_TLS), "Server name that the client asked for.", eve="tls.sni"),
-    Column("tls.version", _TEXT, _only(_TLS), "Protocol version as the sensor names it.", eve="tls.version"),
-    Column("tls.server.subject", _TEXT, _only(_TLS), "Subject of the server certificate.", eve="tls.subject"),
-    Column("tls.server.issuer", _TEXT, _only(_TLS), "Issuer of the server certificate.", eve="tls.issuerdn"),
-    Column("tls.server.hash.sha1", _TEXT, _only(_TLS), "Fingerprint of the server certificate.", eve="tls.fingerprint"),
-    Column("tls.client.ja3", _TEXT, _only(_TLS), "JA3 hash of the client hello.", eve="tls.ja3.hash"),
-    Column("tls.server.ja3s", _TEXT, _only(_TLS), "JA3S hash of the server hello.", since="1.2", eve="tls.ja3s.hash"),
-    Column("ringfence.tls.ja4", _TEXT, _only(_TLS), "JA4 fingerprint of the client hello.", since="1.2", eve="tls.ja4"),
-    Column("ringfence.ssh.client", _TEXT, _only(_SSH), "Software of the client.", eve="ssh.client.software_version"),
     Column(
         "ringfence.ssh.server",
         _TEXT,
         _only(_SSH),
         "Software of the server; absent when it never answered.",
         eve="ssh.server.software_version",
+        zeek="ssh: server",
     ),
-    Column("file.name", _TEXT, _only(_FILE), "File name as the protocol carried it.", eve="fileinfo.filename"),
-    Column("file.size", _INT, _only(_FILE), "Bytes seen of the file.", eve="fileinfo.size"),
-    Column("file.hash.sha256", _TEXT, _only(_FILE), "SHA-256 of the content.", eve="fileinfo.sha256"),
+    Column(
+        "ringfence.ssh.auth_success",
+        _BOOL,
+        _only(_SSH),
+        "Whether the login succeeded, as the sensor infers it; absent when it cannot tell.",
+        since="1.2",
+        zeek="ssh: auth_success",
+    ),
+    Column(
+        "ringfence.ssh.auth_attempts",
+        _INT,
+        _only(_SSH),
+        "How many logins were tried, as far as the sensor saw.",
+        since="1.2",
+        zeek="ssh: auth_attempts",
+    ),
+    Column(
+        "file.name",
+        _TEXT,
+        _only(_FILE),
+        "File name as the protocol carried it.",
+        eve="fileinfo.filename",
+        zeek="files: filename",
+    ),
+    Column("file.size", _INT, _only(_FILE), "Bytes seen of the file.", eve="fileinfo.size", zeek="files: seen_bytes"),
+    Column("file.hash.sha256", _TEXT, _only(_FILE), "SHA-256 of the content.", eve="fileinfo.sha256", zeek="files: sha256"),
     Column("file.hash.sha1", _TEXT, _only(_FILE), "SHA-1 of the content.", since="1.2", eve="fileinfo.sha1"),
     Column("file.hash.md5", _TEXT, _only(_FILE), "MD5 of the content.", since="1.2", eve="fileinfo.md5"),
     # IDS alerts and drops
@@ -273,9 +432,25 @@ COLUMNS: tuple[Column, ...] = (
         _only(_ALERT, _BOUNDARY),
         "Signature id; for pf the rule path ruleset.rule.subrule.",
         eve="alert.signature_id",
+        zeek="signatures: sig_id",
     ),
-    Column("rule.name", _TEXT, _only(_ALERT), "Signature text.", eve="alert.signature"),
-    Column("rule.category", _TEXT, _only(_ALERT), "Class of the signature.", eve="alert.category"),
+    Column(
+        "rule.name",
+        _TEXT,
+        _only(_ALERT),
+        "Signature text.",
+        eve="alert.signature",
+        zeek="notice: note; weird: name; signatures: sig_id",
+    ),
+    Column(
+        "rule.description",
+        _TEXT,
+        _only(_ALERT),
+        "What the sensor says about this event.",
+        since="1.2",
+        zeek="notice: msg; weird: addl; signatures: event_msg",
+    ),
+    Column("rule.category", _TEXT, _only(_ALERT), "Class of the signature.", eve="alert.category", zeek="signatures: note"),
     Column("rule.version", _TEXT, _only(_ALERT), "Revision of the signature.", eve="alert.rev"),
     Column(
         "event.severity", _INT, _only(_ALERT), "0 to 99, higher is worse (Suricata counts the other way).", eve="alert.severity"

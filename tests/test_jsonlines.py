@@ -130,3 +130,11 @@ def test_any_bytes_are_decoded_or_explained(line: bytes) -> None:
     _, detail, offset, _ = jsonlines.explain(DECODER, line)
 
     assert not refused or (detail and 0 <= offset <= len(line))
+
+
+def test_a_key_with_dots_is_found() -> None:
+    assert jsonlines.locate(b'{"id":5,"id.orig_p":"x"}', "$.id.orig_p") == 20
+
+
+def test_a_key_with_dots_inside_an_object_is_found() -> None:
+    assert jsonlines.locate(b'{"id":{"ctx.vlan":[1, 2]}}', "$.id.ctx.vlan[1]") == 22

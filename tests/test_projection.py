@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ringfence import schema
 from ringfence.batch import EventClass
-from ringfence.projection import columns_of, eve_columns, json_type, struct_for
+from ringfence.projection import columns_of, eve_columns, json_type, struct_for, zeek_columns
 
 PATHS: list[tuple[str, Any]] = [("a", int), ("b.c", str), ("b.d.e", int), ("b.d.f", int), ("g.h", bool)]
 STRUCT = struct_for("sample", PATHS, "kind", "sample")
@@ -103,3 +103,19 @@ def test_only_columns_with_a_path_are_read() -> None:
     names = {column.name for column in eve_columns(EventClass.DNS)}
 
     assert names == {column.name for column in schema.COLUMNS if EventClass.DNS in column.classes and column.eve}
+
+
+def zeek(event_class: EventClass, log: str) -> dict[str, tuple[str, ...]]:
+    return {column.name: names for column, names in zeek_columns(event_class, log)}
+
+
+def test_an_entry_without_a_log_counts_for_every_log() -> None:
+    assert (zeek(EventClass.DNS, "dns")["source.port"], zeek(EventClass.GENERIC, "rdp")["source.port"]) == (("id.orig_p",),) * 2
+
+
+def test_the_entry_of_a_log_replaces_the_general_one() -> None:
+    assert zeek(EventClass.ALERT, "notice")["destination.port"] == ("id.resp_p", "p")
+
+
+def test_the_entry_of_another_log_does_not_count() -> None:
+    assert "rule.description" not in zeek(EventClass.ALERT, "alarm")
