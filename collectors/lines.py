@@ -12,14 +12,16 @@ Sample: `one line\n` `another line\n` `the last line, not ended`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ringfence.batch import Frames, Problem, ProblemCode
+from ringfence.batch import EventClass, Frames, Problem, ProblemCode
+from ringfence.schema import frame_schema
 
 MAX_LINE_BYTES = 256 * 1024  # far above what syslog and EVE write, low enough to hold one per connection
 MAX_STREAMS = 1024  # connections of one listener
@@ -171,3 +173,14 @@ class Lines:
             originals = [frames.frame(row).rstrip(b"\r\n") for row in rows]
             columns["event.original"] = pl.Series(originals, dtype=pl.Binary)
         return columns
+
+
+def spread(
+    event_class: EventClass, names: Sequence[str], keys: Sequence[Any], read: Callable[[Any], tuple[Any, ...]]
+) -> dict[str, pl.Series]:
+    """Columns whose values are read for each key that differs from the others, then spread over the rows."""
+    distinct = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+    parts = zip(*map(read, distinct), strict=True)
+    places = pl.Series(np.fromiter(map(distinct.__getitem__, keys), np.uint32, len(keys)))
+    types = frame_schema(event_class)
+    return {name: pl.Series(values, dtype=types[name])[places] for name, values in zip(names, parts, strict=True)}

@@ -26,7 +26,7 @@ Samples: Nov 25 07:44:23.123456 rule 4.tenant1.2/(match) pass in on xl0: 10.0.0.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, Literal
 
@@ -35,13 +35,13 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from collectors.lines import Continuations, LineFramer, Lines
+from collectors.lines import Continuations, LineFramer, Lines, spread
 from collectors.pflog import NO_RULE, SHARED_ACTIONS, SHARED_REASONS
 from collectors.tail import TailShell
 from ringfence.addresses import AddressCache
 from ringfence.batch import Decoded, EventClass, Frames, ProblemCode
 from ringfence.component import BuildContext, Collector, Format, Status
-from ringfence.schema import build_frame, frame_schema
+from ringfence.schema import build_frame
 from ringfence.timestamps import ARRIVAL, DAY_US, NO_DATE, UNKNOWN, TimeTable
 from ringfence.yamlfile import ConfigPath
 
@@ -313,8 +313,8 @@ class PflogTextDecoder:
         port = self._ports.__getitem__
         columns: dict[str, Any] = {
             **lines.columns(rows, self._observer, self._keep_original),
-            **_spread(_HEAD_COLUMNS, heads, self._heads.__getitem__),
-            **_spread(_TRANSPORT_COLUMNS, list(map(_transport, sport, rest)), tuple),
+            **spread(EventClass.PF, _HEAD_COLUMNS, heads, self._heads.__getitem__),
+            **spread(EventClass.PF, _TRANSPORT_COLUMNS, list(map(_transport, sport, rest)), tuple),
             "@timestamp": micros,
             **self._end("source", source, list(map(port, sport))),
             **self._end("destination", destination, list(map(port, dport))),
@@ -326,17 +326,6 @@ class PflogTextDecoder:
         v4 = addresses.v4.scatter(addresses.invalid, None) if len(addresses.invalid) else addresses.v4
         v6 = addresses.v6 if addresses.v6 is not None else pl.repeat(None, len(texts), dtype=pl.Binary(), eager=True)
         return {f"{name}.ip": v4, f"{name}.ip6": v6, f"{name}.port": ports}
-
-
-def _spread(names: Sequence[str], keys: Sequence[Any], read: Callable[[Any], tuple[Any, ...]]) -> dict[str, pl.Series]:
-    """Columns whose values are read for each key that differs from the others, then spread over the rows."""
-    distinct = {key: place for place, key in enumerate(dict.fromkeys(keys))}
-    parts = zip(*map(read, distinct), strict=True)
-    places = pl.Series(np.fromiter(map(distinct.__getitem__, keys), np.uint32, len(keys)))
-    return {name: pl.Series(values, dtype=_TYPES[name])[places] for name, values in zip(names, parts, strict=True)}
-
-
-_TYPES = frame_schema(EventClass.PF)
 
 
 def _account(lines: Lines, row: int) -> None:

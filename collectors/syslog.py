@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 import numpy as np
@@ -519,6 +519,15 @@ def _unusual(text: str) -> Fields | None:
     return pri, time, host, tag, pid, None, None, message
 
 
+def read_message(text: str) -> Fields | None:
+    """The fields of a message without octet count and newline, in any of the accepted forms; None when it is none."""
+    found = _BSD.match(text) or _IETF.match(text)
+    if found is None:
+        return _unusual(text)
+    fields: Any = found.groups()
+    return cast(Fields, fields)
+
+
 def _explain(text: str) -> tuple[ProblemCode, str, int]:
     """Why a message is none, and the byte where reading failed."""
     if not text.startswith("<"):
@@ -553,8 +562,13 @@ def _explain_time(mark: int) -> tuple[ProblemCode, str]:
 
 
 def recognise(first: bytes) -> bool:
-    """True when a file that starts so is syslog: a PRI (after an octet count or not), or a time and a hostname."""
+    """True when a file that starts so is syslog: a PRI (after an octet count or not), or a time and a hostname.
+
+    Lines of filterlog have a decoder of their own (`collectors/filterlog.py`).
+    """
     line = first.split(b"\n", 1)[0].decode("latin-1")
+    if re.search(r" filterlog(?:\[\d{1,10}\])?[: ]", line):
+        return False
     counted = _COUNT.match(first)
     return bool(
         re.match(_PRI, line[counted.end() if counted else 0 :]) or re.match(rf"(?:{_BSD_TIME}|{_ISO_TIME}) [!-~]+ ", line)
