@@ -12,10 +12,16 @@ Sample: `one line\n` `another line\n` `the last line, not ended`
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
-from ringfence.batch import Frames
+from ringfence.batch import EventClass, Frames, Problem, ProblemCode
+from ringfence.schema import frame_schema
 
 MAX_LINE_BYTES = 256 * 1024  # far above what syslog and EVE write, low enough to hold one per connection
 MAX_STREAMS = 1024  # connections of one listener
@@ -112,3 +118,69 @@ class Continuations:
         if len(self._inside) >= MAX_STREAMS:
             del self._inside[next(iter(self._inside))]
         self._inside[stream] = None
+
+
+class Lines:
+    """One call of feed() of a decoder of text lines: their texts, and what became of those that are no row.
+
+    Octets that are no UTF-8 become U+FFFD in the text. An over-long line and the rest of one have the text None and are
+    accounted for already.
+    """
+
+    def __init__(self, frames: Frames, continuations: frozenset[int], max_bytes: int = MAX_LINE_BYTES) -> None:
+        self.frames = frames
+        self.problems: list[Problem] = []
+        self.filtered: dict[str, int] = {}
+        bounds = frames.offsets.tolist()
+        if frames.data.isascii():
+            whole = frames.data.decode("ascii")
+            self.texts: list[str | None] = [whole[a:b].rstrip("\r\n") for a, b in pairwise(bounds)]
+        else:
+            self.texts = [part.decode("utf-8", "replace").rstrip("\r\n") for part in frames.slices()]
+        for row in np.flatnonzero(np.diff(frames.offsets) > max_bytes).tolist():
+            self.texts[row] = None
+            if row in continuations:
+                self.leave_out("too_large_rest")
+            else:
+                self.refuse(row, ProblemCode.TOO_LARGE, f"the line is longer than {max_bytes} bytes", max_bytes)
+
+    def refuse(self, row: int, code: ProblemCode, detail: str, offset: int = 0) -> None:
+        """Make the line a Problem."""
+        frames = self.frames
+        source = frames.sources[frames.source[row]]
+        self.problems.append(Problem(code, detail, row, offset, None, frames.frame(row), source, int(frames.positions[row])))
+
+    def leave_out(self, reason: str) -> None:
+        """Count a line that is left out on purpose."""
+        self.filtered[reason] = self.filtered.get(reason, 0) + 1
+
+    def columns(self, rows: Sequence[int], observer: str | None, keep_original: bool) -> dict[str, pl.Series]:
+        """The columns that do not depend on what a line says."""
+        frames = self.frames
+        source = frames.source[rows]
+        received = pl.Series(frames.received_us[rows])
+        identities = np.array([source.identity for source in frames.sources], np.uint64)
+        names = pl.Series([observer or source.name for source in frames.sources], dtype=pl.String)
+        lossy = np.array([index in frames.lossy for index in range(len(frames.sources))], np.bool_)
+        columns = {
+            "event.created": received.set(received == 0, None),
+            "ringfence.event.source": pl.Series(identities[source]),
+            "ringfence.event.position": pl.Series(frames.positions[rows]),
+            "observer.name": names.gather(source),
+            "ringfence.evidence.lossy": pl.Series(lossy[source]),
+        }
+        if keep_original:
+            originals = [frames.frame(row).rstrip(b"\r\n") for row in rows]
+            columns["event.original"] = pl.Series(originals, dtype=pl.Binary)
+        return columns
+
+
+def spread(
+    event_class: EventClass, names: Sequence[str], keys: Sequence[Any], read: Callable[[Any], tuple[Any, ...]]
+) -> dict[str, pl.Series]:
+    """Columns whose values are read for each key that differs from the others, then spread over the rows."""
+    distinct = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+    parts = zip(*map(read, distinct), strict=True)
+    places = pl.Series(np.fromiter(map(distinct.__getitem__, keys), np.uint32, len(keys)))
+    types = frame_schema(event_class)
+    return {name: pl.Series(values, dtype=types[name])[places] for name, values in zip(names, parts, strict=True)}

@@ -80,25 +80,25 @@ NO_PID_OLD = 32_767  # PID_MAX + 1 of OpenBSD when it wrote shorter headers (usr
 NO_RULE = 0xFFFFFFFF  # if_pflog.c: hdr.subrulenr = -1
 
 # pfvar.h: enum { PF_PASS, PF_DROP, ... PF_SYNPROXY_DROP }, and what each system added
-_ACTIONS = (
+SHARED_ACTIONS = (
     "pass", "block", "scrub", "noscrub", "nat", "nonat", "binat", "nobinat", "rdr", "nordr", "synproxy_drop",
 )  # fmt: skip
 ACTIONS: Mapping[Dialect, tuple[str, ...]] = {
-    "openbsd": (*_ACTIONS, "defer", "match", "divert", "rt", "afrt"),
-    "freebsd": (*_ACTIONS, "defer", "match"),
-    "netbsd": _ACTIONS,
-    "macos": (*_ACTIONS, "dummynet", "nodummynet", "nat64", "nonat64"),
+    "openbsd": (*SHARED_ACTIONS, "defer", "match", "divert", "rt", "afrt"),
+    "freebsd": (*SHARED_ACTIONS, "defer", "match"),
+    "netbsd": SHARED_ACTIONS,
+    "macos": (*SHARED_ACTIONS, "dummynet", "nodummynet", "nat64", "nonat64"),
 }
 # pfvar.h: PFRES_NAMES
-_REASONS = (
+SHARED_REASONS = (
     "match", "bad-offset", "fragment", "short", "normalize", "memory", "bad-timestamp", "congestion", "ip-option",
     "proto-cksum", "state-mismatch", "state-insert", "state-limit", "src-limit", "synproxy",
 )  # fmt: skip
 REASONS: Mapping[Dialect, tuple[str, ...]] = {
-    "openbsd": (*_REASONS, "translate", "no-route"),
-    "freebsd": (*_REASONS, "map-failed"),
-    "netbsd": (*_REASONS, "state-locked"),
-    "macos": (*_REASONS, "dummynet"),
+    "openbsd": (*SHARED_REASONS, "translate", "no-route"),
+    "freebsd": (*SHARED_REASONS, "map-failed"),
+    "netbsd": (*SHARED_REASONS, "state-locked"),
+    "macos": (*SHARED_REASONS, "dummynet"),
 }
 
 ICMP, TCP, UDP, ICMPV6, SCTP = 1, 6, 17, 58, 132  # IANA protocol numbers

@@ -20,9 +20,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 import numpy as np
@@ -41,13 +40,11 @@ from ringfence.addresses import AddressCache, HostPort
 from ringfence.batch import Decoded, EventClass, Frames, Problem, ProblemCode
 from ringfence.component import BuildContext, Collector, Format, Shell, Status
 from ringfence.schema import build_frame
+from ringfence.timestamps import ARRIVAL, DAY_US, NO_DATE, UNKNOWN, TimeTable
 from ringfence.yamlfile import ConfigPath
 
 MAX_FRAME_BYTES = MAX_LINE_BYTES
-MAX_TIMES = 65_536
 MAX_DAYS = 8  # days of arrival whose times are remembered
-DAY_US = 86_400_000_000
-YEARS_BACK = 8  # February 29 may be as far away
 
 Ints = npt.NDArray[np.int64]
 Fields = tuple[str | None, str | None, str | None, str | None, str | None, str | None, str | None, str | None]
@@ -170,60 +167,6 @@ def _frame_length(data: bytes, start: int) -> int:
     return _AT_START if begun and begun.end() == len(data) else _TO_NEWLINE
 
 
-_MONTHS = {
-    name: number
-    for number, name in enumerate(("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"), 1)
-}
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-_ARRIVAL = -(1 << 62)
-_UNKNOWN = _ARRIVAL - 1
-_NO_DATE = _ARRIVAL - 2
-
-
-class _Times(dict[str | None, int]):
-    """Remembers what time texts mean on one day of arrival (0: not known): microseconds, or one of the marks above."""
-
-    def __init__(self, year: int | None, arrival_day: int) -> None:
-        super().__init__()
-        self._day = arrival_day
-        self._years: Sequence[int] = () if year is None else (year,)
-        if arrival_day:
-            newest = (_EPOCH + timedelta(days=arrival_day)).year + 1
-            self._years = range(newest, max(newest - YEARS_BACK - 2, 0), -1)
-
-    def __missing__(self, text: str | None) -> int:
-        if len(self) >= MAX_TIMES:
-            self.clear()
-        value = self[text] = _ARRIVAL if text is None or text == "-" else self._parse(text)
-        return value
-
-    def _parse(self, text: str) -> int:
-        if not text[0].isdigit():
-            return self._without_year(text)
-        try:
-            parsed = datetime.fromisoformat(text)
-        except ValueError:
-            return _NO_DATE
-        return (parsed - _EPOCH) // _MICROSECOND
-
-    def _without_year(self, text: str) -> int:
-        month = _MONTHS.get(text[:3])
-        if month is None:
-            return _NO_DATE
-        if not self._years:
-            return _UNKNOWN
-        day, hour, minute, second = int(text[4:6]), int(text[7:9]), int(text[10:12]), int(text[13:15])
-        for year in self._years:
-            try:
-                micros = (datetime(year, month, day, hour, minute, second, tzinfo=UTC) - _EPOCH) // _MICROSECOND
-            except ValueError:
-                continue
-            if not self._day or micros < (self._day + 2) * DAY_US:
-                return micros
-        return _NO_DATE
-
-
 def _machine_times(texts: Sequence[str | None]) -> Ints | None:
     """Times that all have six decimals and `Z`, or all a numeric zone, read at once; None for any others."""
     if not texts or None in texts:
@@ -236,7 +179,7 @@ def _machine_times(texts: Sequence[str | None]) -> Ints | None:
     else:
         return None
     micros, invalid = timestamps.parse(joined)
-    micros[invalid] = _NO_DATE
+    micros[invalid] = NO_DATE
     return micros
 
 
@@ -314,7 +257,7 @@ class SyslogDecoder:
         self._observer = observer
         self._keep_original = keep_original
         self._year = year
-        self._times: dict[int, _Times] = {}
+        self._times: dict[int, TimeTable] = {}
         self._addresses = AddressCache()
         self._continuations = Continuations(MAX_FRAME_BYTES)
 
@@ -326,19 +269,19 @@ class SyslogDecoder:
         block.look_again(found)
         rows = [row for row, fields in enumerate(found) if fields is not None]
         times = self._micros(rows, found, frames.received_us)
-        bad = np.flatnonzero(times <= _ARRIVAL).tolist()
+        bad = np.flatnonzero(times <= ARRIVAL).tolist()
         if bad:
             for index in bad:
                 block.refuse(rows[index], *_explain_time(int(times[index])), block.place_of_time(rows[index]))
             dropped = set(bad)
             rows = [row for index, row in enumerate(rows) if index not in dropped]
-            times = times[times > _ARRIVAL]
+            times = times[times > ARRIVAL]
         tables = self._tables(block, rows, [found[row] for row in rows], times) if rows else {}
         problems = sorted(block.problems, key=lambda problem: problem.row or 0)
         return Decoded(tables, len(rows), problems, {reason: count for reason, count in block.filtered.items() if count})
 
     def _micros(self, rows: list[int], found: list[Fields | None], received_us: Ints) -> Ints:
-        """Event time of each row; a mark at or below `_ARRIVAL` where it cannot be known."""
+        """Event time of each row; a mark at or below `ARRIVAL` where it cannot be known."""
         texts = [fields[1] for fields in found if fields is not None]
         regular = _machine_times(texts)
         if regular is not None:
@@ -350,15 +293,15 @@ class SyslogDecoder:
         else:
             values = map(lambda day, text: self._table(day)[text], days.tolist(), texts)
         micros = np.fromiter(values, np.int64, len(texts))
-        at_arrival = (micros == _ARRIVAL) & (arrived != 0)
+        at_arrival = (micros == ARRIVAL) & (arrived != 0)
         micros[at_arrival] = arrived[at_arrival]
         return micros
 
-    def _table(self, day: int) -> _Times:
+    def _table(self, day: int) -> TimeTable:
         if day not in self._times:
             if len(self._times) >= MAX_DAYS:
                 self._times.clear()
-            self._times[day] = _Times(self._year, day)
+            self._times[day] = TimeTable(self._year, day)
         return self._times[day]
 
     def _tables(self, block: _Block, rows: list[int], found: list[Any], times: Ints) -> dict[EventClass, pl.DataFrame]:
@@ -579,6 +522,15 @@ def _unusual(text: str) -> Fields | None:
     return pri, time, host, tag, pid, None, None, message
 
 
+def read_message(text: str) -> Fields | None:
+    """The fields of a message without octet count and newline, in any of the accepted forms; None when it is none."""
+    found = _BSD.match(text) or _IETF.match(text)
+    if found is None:
+        return _unusual(text)
+    fields: Any = found.groups()
+    return cast(Fields, fields)
+
+
 def _explain(text: str) -> tuple[ProblemCode, str, int]:
     """Why a message is none, and the byte where reading failed."""
     if not text.startswith("<"):
@@ -605,16 +557,21 @@ def _explain_header(text: str, place: int) -> tuple[ProblemCode, str, int]:
 
 
 def _explain_time(mark: int) -> tuple[ProblemCode, str]:
-    if mark == _NO_DATE:
+    if mark == NO_DATE:
         return ProblemCode.MALFORMED, "the time is no date of the calendar"
-    if mark == _UNKNOWN:
+    if mark == UNKNOWN:
         return ProblemCode.MALFORMED, "the time has no year and its arrival is not known; set the option year"
     return ProblemCode.MALFORMED, "there is no time and its arrival is not known"
 
 
 def recognise(first: bytes) -> bool:
-    """True when a file that starts so is syslog: a PRI (after an octet count or not), or a time and a hostname."""
+    """True when a file that starts so is syslog: a PRI (after an octet count or not), or a time and a hostname.
+
+    Lines of filterlog have a decoder of their own (`collectors/filterlog.py`).
+    """
     line = first.split(b"\n", 1)[0].decode("latin-1")
+    if re.search(r" filterlog(?:\[\d{1,10}\])?[: ]", line):
+        return False
     counted = _COUNT.match(first)
     return bool(
         re.match(_PRI, line[counted.end() if counted else 0 :]) or re.match(rf"(?:{_BSD_TIME}|{_ISO_TIME}) [!-~]+ ", line)

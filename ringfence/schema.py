@@ -308,6 +308,13 @@ COLUMNS: tuple[Column, ...] = (
         "Number that the ruleset gives the rule for good (FreeBSD ridentifier, pfSense tracker); absent when 0.",
         since="1.2",
     ),
+    Column(
+        "ringfence.pf.tracker",
+        _TEXT,
+        _only(_PF),
+        "Id that the owner's configuration gives the rule: tracker of pfSense (a number), label of OPNsense (a hash or UUID).",
+        since="1.2",
+    ),
     Column("source.nat.ip", _U32, _only(_PF), "Source address after rewriting.", render="ipv4"),
     Column("source.nat.ip6", _RAW, _only(_PF), "IPv6 source address after rewriting; shown as source.nat.ip.", render="ipv6"),
     Column("source.nat.port", _PORT, _only(_PF), "Source port after rewriting."),

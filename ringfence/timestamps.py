@@ -1,13 +1,13 @@
 """ISO 8601 text to microseconds since the epoch, over whole columns.
 
 The common form of machines, `2026-11-25T07:44:23.123456+0000` (31 bytes), is read as one matrix of digits; anything
-else goes through datetime.fromisoformat, one text at a time.
+else goes through datetime.fromisoformat, one text at a time. `TimeTable` reads times that lack the year, as syslog has them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import numpy.typing as npt
@@ -88,3 +88,65 @@ def _one(text: str | None) -> int | None:
     aware = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
     delta = aware - datetime(1970, 1, 1, tzinfo=UTC)
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+MAX_TIMES = 65_536
+DAY_US = 86_400_000_000
+YEARS_BACK = 8  # February 29 may be as far away
+ARRIVAL = -(1 << 62)  # there is no time: that of arrival stands for it
+UNKNOWN = ARRIVAL - 1  # the year cannot be known
+NO_DATE = ARRIVAL - 2  # this is no date of the calendar
+_MONTHS = {
+    name: number
+    for number, name in enumerate(("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"), 1)
+}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class TimeTable(dict[str | None, int]):
+    """Remembers what time texts mean on one day of arrival (0: not known): microseconds, or one of the marks above.
+
+    Texts are ISO 8601 or `Nov 25 07:44:23`, which is in `year`, else in the latest year in which it is no later than the
+    day after arrival.
+    """
+
+    def __init__(self, year: int | None, arrival_day: int) -> None:
+        super().__init__()
+        self._day = arrival_day
+        self._years: Sequence[int] = () if year is None else (year,)
+        if arrival_day:
+            newest = (_EPOCH + timedelta(days=arrival_day)).year + 1
+            self._years = range(newest, max(newest - YEARS_BACK - 2, 0), -1)
+
+    def __missing__(self, text: str | None) -> int:
+        if len(self) >= MAX_TIMES:
+            self.clear()
+        value = self[text] = ARRIVAL if text is None or text == "-" else self.parse(text)
+        return value
+
+    def parse(self, text: str) -> int:
+        """What one text means."""
+        if not text[0].isdigit():
+            return self._without_year(text)
+        try:
+            parsed = datetime.fromisoformat(text)
+        except ValueError:
+            return NO_DATE
+        return (parsed - _EPOCH) // _MICROSECOND
+
+    def _without_year(self, text: str) -> int:
+        month = _MONTHS.get(text[:3])
+        if month is None:
+            return NO_DATE
+        if not self._years:
+            return UNKNOWN
+        day, hour, minute, second = int(text[4:6]), int(text[7:9]), int(text[10:12]), int(text[13:15])
+        for year in self._years:
+            try:
+                micros = (datetime(year, month, day, hour, minute, second, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+            except ValueError:
+                continue
+            if not self._day or micros < (self._day + 2) * DAY_US:
+                return micros
+        return NO_DATE
