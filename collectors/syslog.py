@@ -1,6 +1,7 @@
 """Syslog: RFC 5424, RFC 3164 with its usual deviations, and the framing of both on TCP (RFC 6587) and TLS (RFC 5425).
 
-Messages of sshd about logins become rows of class auth, all others of class generic. Taken as RFC 3164, beside its own
+Messages about logins, accounts and privileges (`collectors/auth_messages.py`) become rows of class auth, all others of
+class generic. Taken as RFC 3164, beside its own
 form: no PRI (a file such as /var/log/auth.log), no hostname, no tag, a tag without process id, an ISO 8601 time, no time
 at all after a PRI (it is the time of arrival then, section 4.3.2). Spaces and a byte order mark before the MSG of RFC
 5424 are left out, octets that are not UTF-8 become U+FFFD in `message`; `event.original` keeps the message as it came,
@@ -19,7 +20,7 @@ Samples: <34>1 2026-11-25T22:14:15.003Z mail su - ID47 - 'su root' failed
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -29,6 +30,8 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from collectors import auth_messages
+from collectors.auth_messages import Said
 from collectors.lines import MAX_LINE_BYTES, NO_FRAMES, Continuations, LineFramer, pieces
 from collectors.tail import TailShell
 from collectors.tcp import TcpShell
@@ -183,70 +186,6 @@ def _machine_times(texts: Sequence[str | None]) -> Ints | None:
     return micros
 
 
-Login = tuple[str, str, str | None, str | None, str, str, str]
-"""Action, outcome, reason, method, user, address, port."""
-
-_PEER = r"([0-9A-Fa-f:.]{2,45})(?:%[!-~]{1,16})? port (\d{1,5})"
-_PREAUTH = r"(?: \[preauth\])?\Z"
-
-
-def _login(verb: str, method: str, invalid: str | None, user: str, address: str, port: str) -> Login:
-    outcome = "success" if verb == "Accepted" else "failure"
-    return "ssh-login", outcome, "invalid user" if invalid else None, method, user, address, port
-
-
-def _invalid_user(user: str, address: str, port: str) -> Login:
-    return "ssh-invalid-user", "failure", "invalid user", None, user, address, port
-
-
-def _disconnect(words: str, before_login: str | None, user: str, address: str, port: str) -> Login:
-    if before_login is None:
-        return "ssh-disconnect", "success", None, None, user, address, port
-    return "ssh-disconnect", "failure", f"{words} {before_login}user", None, user, address, port
-
-
-def _disconnecting(user: str, address: str, port: str, reason: str) -> Login:
-    return "ssh-disconnect", "failure", reason, None, user, address, port
-
-
-def _too_many(reason: str, user: str, address: str, port: str) -> Login:
-    return "ssh-max-attempts", "failure", reason, None, user, address, port
-
-
-# OpenSSH auth.c and packet.c. A user name may hold anything, even the rest of such a line: the last address is the peer's.
-_LOGIN = rf"(Accepted|Failed) ([!-~]{{1,64}}) for (invalid user )?(.*) from {_PEER}(?: ssh2)?(?:: .*|{_PREAUTH})\Z"
-_DISCONNECT = (
-    rf"(Connection closed by|Connection reset by|Disconnected from) (authenticating |invalid )?user (.*) {_PEER}{_PREAUTH}"
-)
-_DISCONNECTING = rf"Disconnecting (?:authenticating|invalid) user (.*) {_PEER}: (.*?){_PREAUTH}"
-_MAXIMUM = "maximum authentication attempts exceeded"
-_TOO_MANY = rf"(?:error: )?({_MAXIMUM}) for (?:invalid user )?(.*) from {_PEER} ssh2{_PREAUTH}"
-_SSHD: Mapping[str, tuple[Callable[[str], re.Match[str] | None], Callable[..., Login]]] = {
-    word: (re.compile(pattern, re.ASCII).match, build)
-    for word, pattern, build in (
-        ("Accepted", _LOGIN, _login),
-        ("Failed", _LOGIN, _login),
-        ("Invalid", rf"Invalid user (.*) from {_PEER}\Z", _invalid_user),
-        ("Connection", _DISCONNECT, _disconnect),
-        ("Disconnected", _DISCONNECT, _disconnect),
-        ("Disconnecting", _DISCONNECTING, _disconnecting),
-        ("error:", _TOO_MANY, _too_many),
-        ("maximum", _TOO_MANY, _too_many),
-    )
-}
-_SSHD_NAMES = frozenset({"sshd", "sshd-session", "sshd-auth"})  # the latter two since OpenSSH 9.8 and 10.0
-
-
-def _ssh_login(message: str) -> Login | None:
-    """What sshd says about a login, or None when it speaks of something else."""
-    known = _SSHD.get(message.partition(" ")[0])
-    if known is None:
-        return None
-    match, build = known
-    found = match(message)
-    return None if found is None else build(*found.groups())
-
-
 class SyslogDecoder:
     """Decodes messages of any number of senders. `observer.name` is `observer`, else the sender's address or the path.
 
@@ -309,7 +248,7 @@ class SyslogDecoder:
         columns = block.columns(rows, self._observer, self._keep_original)
         columns |= _header_columns(pri, host, app, procid, msgid, data, message)
         columns["@timestamp"] = pl.Series(times)
-        logins = [_ssh_login(text) if name in _SSHD_NAMES else None for name, text in zip(app, message, strict=True)]
+        logins = list(map(auth_messages.read, app, message))
         auth = [index for index, login in enumerate(logins) if login is not None]
         tables = {}
         if auth:
@@ -322,10 +261,16 @@ class SyslogDecoder:
             tables[EventClass.GENERIC] = build_frame(EventClass.GENERIC, generic)
         return tables
 
-    def _login_columns(self, logins: list[Login]) -> dict[str, Any]:
-        action, outcome, reason, method, user, address, port = zip(*logins, strict=True)
+    def _login_columns(self, logins: list[Said]) -> dict[str, Any]:
+        action, outcome, reason, method, user, target, group, command, terminal, address, port = zip(*logins, strict=True)
         ends = self._addresses.column(address)
-        return {
+        later = {
+            "user.target.name": target,
+            "group.name": group,
+            "process.command_line": command,
+            "ringfence.auth.terminal": terminal,
+        }
+        return {name: values for name, values in later.items() if any(values)} | {
             "event.action": action,
             "event.outcome": outcome,
             "event.reason": reason,

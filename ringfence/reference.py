@@ -49,7 +49,8 @@ def _fields() -> Iterator[str]:
     every = len(set().union(*(column.classes for column in schema.COLUMNS)))
     for column in schema.COLUMNS:
         classes = "all" if len(column.classes) == every else ", ".join(sorted(column.classes))
-        yield f"| `{column.name}` | {column.dtype} | {classes} | {column.meaning} | {column.since} |"
+        since = ", ".join([column.since, *(f"{version} in {event_class}" for event_class, version in column.joined)])
+        yield f"| `{column.name}` | {column.dtype} | {classes} | {column.meaning} | {since} |"
     yield ""
 
 

@@ -36,6 +36,8 @@ class Column:
 
     `zeek` names its fields in Zeek logs: `FIELD` in any log, `LOG: FIELD` in that one, more entries after a semicolon. A
     log's own entry replaces the general one; of several fields with commas between them the first that is set counts.
+
+    `joined` names the classes that got it later, each with the version that did so.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Column:
     eve: str | None = None
     render: Render = "plain"
     zeek: str | None = None
+    joined: tuple[tuple[EventClass, str], ...] = ()
 
 
 _PF, _FLOW, _DNS, _HTTP, _TLS, _SSH = (
@@ -497,12 +500,21 @@ COLUMNS: tuple[Column, ...] = (
     Column("host.hostname", _TEXT, _HOST, "Host that wrote the log line."),
     Column("process.name", _TEXT, _HOST, "Program that wrote it."),
     Column("process.pid", _INT, _HOST, "Its process id."),
-    Column("process.command_line", _TEXT, _only(_PROCESS), "Command line as executed."),
-    Column("user.name", _TEXT, _only(_AUTH, _PROCESS), "Account concerned."),
-    Column("event.action", _TEXT, _only(_AUTH), "What was attempted: ssh-login, ssh-disconnect, ..."),
+    Column(
+        "process.command_line",
+        _TEXT,
+        _only(_PROCESS, _AUTH),
+        "Command line as executed, or asked for with sudo or doas.",
+        joined=((_AUTH, "1.2"),),
+    ),
+    Column("user.name", _TEXT, _only(_AUTH, _PROCESS), "Account concerned: who acts, or is logged in or refused."),
+    Column("user.target.name", _TEXT, _only(_AUTH), "Account that it is done to or as: of sudo, su, useradd, ...", since="1.2"),
+    Column("group.name", _TEXT, _only(_AUTH), "Group that is made, removed, or got or lost a member.", since="1.2"),
+    Column("event.action", _TEXT, _only(_AUTH), "What was attempted: ssh-login, sudo, su, session-opened, user-created, ..."),
     Column("event.outcome", _TEXT, _only(_AUTH), "success, failure or unknown, from the actor's view."),
     Column("event.reason", _TEXT, _only(_AUTH), "Why, in the program's words."),
     Column("ringfence.auth.method", _TEXT, _only(_AUTH), "password, publickey, ..."),
+    Column("ringfence.auth.terminal", _TEXT, _only(_AUTH), "Terminal that it came from, as the program names it.", since="1.2"),
     Column("message", _TEXT, _HOST, "The text of the message."),
     Column("log.syslog.facility.code", _U8, _HOST, "Facility (RFC 5424 6.2.1)."),
     Column("log.syslog.severity.code", _U8, _HOST, "Severity, 0 is worst (RFC 5424 6.2.1)."),

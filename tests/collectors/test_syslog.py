@@ -303,7 +303,7 @@ def test_an_address_in_a_user_name_is_not_taken_for_the_peers(name: str) -> None
     [
         "Server listening on 127.0.0.1 port 10022.",
         "Connection closed by 127.0.0.1 port 44642",
-        "pam_unix(sshd:session): session opened for user ann(uid=1001) by (uid=0)",
+        "pam_unix(sshd:auth): check pass; user unknown",
         "Postponed publickey for ann from 127.0.0.1 port 44644 ssh2 [preauth]",
         "error: kex_exchange_identification: Connection closed by remote host",
         "Accepted key ED25519 SHA256:a found at /authorized_keys:1",

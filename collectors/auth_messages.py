@@ -1,0 +1,247 @@
+"""What programs say about logins, accounts and privileges: sshd, sudo, su, doas, login, PAM and the account tools.
+
+One table: the forms of each program, compiled to one regular expression, each with its action and outcome. `user` is who
+acts, or whose login it is; `target` the account that it is done to or as. What matches no form is for others to read.
+
+A name or a folder may hold anything, even the rest of such a message. Of sshd the last address is the peer's. In the
+lines of sudo and doas a crafted folder or argument can hide the command from these fields, never from the message.
+
+Not supported: messages in other languages, the second line that su, useradd and usermod write for the shadow files, PAM
+modules other than pam_unix, and what sudo logs as JSON.
+
+Samples: ann : TTY=pts/0 ; PWD=/home/ann ; USER=root ; COMMAND=/usr/bin/id
+FAILED SU (to root) ann on pts/0
+pam_unix(sshd:auth): authentication failure; logname= uid=0 euid=0 tty=ssh ruser= rhost=192.0.2.7  user=root
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+
+class Said(NamedTuple):
+    """What one message says; `port` is digits and `address` may be a host name."""
+
+    action: str
+    outcome: str
+    reason: str | None = None
+    method: str | None = None
+    user: str | None = None
+    target: str | None = None
+    group: str | None = None
+    command: str | None = None
+    terminal: str | None = None
+    address: str | None = None
+    port: str | None = None
+
+
+class Form(NamedTuple):
+    """One form of message: groups are named as the fields of Said that they fill, `fixed` gives others."""
+
+    pattern: str
+    action: str
+    outcome: str = "success"
+    fixed: Mapping[str, str] = {}
+
+
+def _named(name: str, what: str = ".{1,256}") -> str:
+    return f"(?P<{name}>{what})"
+
+
+_PEER = r"(?P<address>[0-9A-Fa-f:.]{2,45})(?:%[!-~]{1,16})? port (?P<port>\d{1,5})"
+_PREAUTH = r"(?: \[preauth\])?"
+_PAM_FAILURE = (
+    r"logname=\S* uid=\d+ euid=\d+ tty=(?P<terminal>\S*) ruser=(?P<user>\S*) rhost=(?P<address>\S*) *(?:user=(?P<target>.*))?"
+)
+# OpenSSH auth.c, auth-pam.c and packet.c
+_SSHD = (
+    Form(rf"Accepted (?P<method>[!-~]{{1,64}}) for (?P<user>.*) from {_PEER}(?: ssh2)?(?:: .*|{_PREAUTH})", "ssh-login"),
+    Form(
+        rf"Failed (?P<method>[!-~]{{1,64}}) for (?:(?P<reason>invalid user) )?(?P<user>.*) from {_PEER}(?: ssh2)?(?:: .*|{_PREAUTH})",
+        "ssh-login",
+        "failure",
+    ),
+    Form(rf"Invalid user (?P<user>.*) from {_PEER}", "ssh-invalid-user", "failure", {"reason": "invalid user"}),
+    Form(
+        rf"(?P<reason>(?:Connection closed by|Connection reset by|Disconnected from) (?:authenticating|invalid) user) (?P<user>.*) {_PEER}{_PREAUTH}",
+        "ssh-disconnect",
+        "failure",
+    ),
+    Form(
+        rf"(?:Connection closed by|Connection reset by|Disconnected from) user (?P<user>.*) {_PEER}{_PREAUTH}", "ssh-disconnect"
+    ),
+    Form(
+        rf"Disconnecting (?:authenticating|invalid) user (?P<user>.*) {_PEER}: (?P<reason>.*?){_PREAUTH}",
+        "ssh-disconnect",
+        "failure",
+    ),
+    Form(
+        rf"(?:error: )?(?P<reason>maximum authentication attempts exceeded) for (?:invalid user )?(?P<user>.*) from {_PEER} ssh2{_PREAUTH}",
+        "ssh-max-attempts",
+        "failure",
+    ),
+    Form(
+        r"User (?P<user>.{1,256}) from (?P<address>\S{1,256}) not allowed because (?P<reason>.*)", "ssh-not-allowed", "failure"
+    ),
+    Form(
+        rf"(?P<reason>ROOT LOGIN REFUSED) FROM (?:{_PEER}|(?P<address2>\S+)){_PREAUTH}",
+        "ssh-not-allowed",
+        "failure",
+        {"user": "root"},
+    ),
+    Form(rf"PAM (?P<reason>\d+ more authentication failures?); {_PAM_FAILURE}", "authentication", "failure"),
+)
+# sudo lib/eventlog/eventlog.c; possessive, so that a long line takes no more than its length
+_SUDO_TAIL = (
+    r"(?:HOST=[^;]* ; )?TTY=(?P<terminal>[^ ;]*+) ; (?:CHROOT=[^;]*+; )?PWD=(?:(?! ; USER=).)*+ ; USER=(?P<target>[^;]{1,256}) ; "
+    r"(?:GROUP=(?P<group>[^;]{1,256}) ; )?(?:TSID=[^;]*+; )?(?:ENV=(?:(?! ; COMMAND=).)*+ ; )?COMMAND=(?P<command>.*)"
+)
+_SUDO = (
+    Form(rf" *(?P<user>\S.{{0,255}}?) : {_SUDO_TAIL}", "sudo"),
+    Form(rf" *(?P<user>\S.{{0,255}}?) : (?P<reason>[^;=]{{1,200}}) ; {_SUDO_TAIL}", "sudo", "failure"),
+)
+# util-linux login-utils/su-common.c, shadow src/su.c, OpenBSD usr.bin/su/su.c
+_SU = (
+    Form(rf"\(to {_named('target')}\) {_named('user')} on (?P<terminal>\S+)", "su"),
+    Form(rf"FAILED SU \(to {_named('target')}\) {_named('user')} on (?P<terminal>\S+)", "su", "failure"),
+    Form(rf"Successful su for {_named('target')} by {_named('user')}", "su"),
+    Form(rf"FAILED su for {_named('target')} by {_named('user')}", "su", "failure"),
+    Form(r"BAD SU (?P<user>\S+) to (?P<target>\S+)(?: on (?P<terminal>\S+))?", "su", "failure"),
+    Form(r"(?P<user>\S+) to (?P<target>\S+) on (?P<terminal>\S+)", "su"),
+)
+# util-linux login-utils/login.c, shadow src/login.c
+_LOGIN = (
+    Form(r"LOGIN ON (?P<terminal>\S+) BY (?P<user>.{1,256}?)(?: FROM (?P<address>\S+))?", "login"),
+    Form(r"ROOT LOGIN ON (?P<terminal>\S+)(?: FROM (?P<address>\S+))?", "login", fixed={"user": "root"}),
+    Form(
+        r"FAILED LOGIN (?:SESSION|\d+) FROM (?P<address>\S+) FOR (?P<user>.{0,256}), (?P<reason>[^,]{1,256})",
+        "login",
+        "failure",
+    ),
+    Form(
+        r"TOO MANY LOGIN TRIES \(\d+\) FROM (?P<address>\S+) FOR (?P<user>.{0,256}), (?P<reason>[^,]{1,256})",
+        "login",
+        "failure",
+    ),
+    Form(
+        r"FAILED LOGIN \(\d+\) on '(?P<terminal>[^']*)'(?: from '(?P<address>[^']*)')? FOR '(?P<user>.{0,256})', (?P<reason>[^,]{1,256})",
+        "login",
+        "failure",
+    ),
+)
+# OpenBSD usr.bin/doas/doas.c
+_DOAS = (
+    Form(r"(?P<user>\S+) ran command (?P<command>.*) as (?P<target>\S+) from .*", "doas"),
+    Form(r"(?P<reason>failed (?:auth|password)) for (?P<user>\S+)", "doas", "failure"),
+    Form(r"(?P<reason>command not permitted|failed command) for (?P<user>\S+): (?P<command>.*)", "doas", "failure"),
+)
+# shadow src/*.c
+_JOINS = Form(r"add '(?P<target>[^']{1,256})' to group '(?P<group>[^']{1,256})'", "group-member-added")
+_LEAVES = Form(r"delete '(?P<target>[^']{1,256})' from group '(?P<group>[^']{1,256})'", "group-member-removed")
+_NEW_GROUP = Form(r"new group: name=(?P<group>[^,]{1,256}), GID=.*", "group-created")
+_USERADD = (
+    Form(r"new user: name=(?P<target>[^,]{1,256}), UID=.*", "user-created"),
+    Form(r"failed adding user '(?P<target>[^']{1,256})', (?P<reason>.*)", "user-created", "failure"),
+    _NEW_GROUP,
+    _JOINS,
+)
+_USERDEL = (
+    Form(r"delete user '(?P<target>[^']{1,256})'", "user-deleted"),
+    Form(r"removed group '(?P<group>[^']{1,256})' owned by '[^']*'", "group-deleted"),
+    _LEAVES,
+)
+_USERMOD = (
+    Form(r"lock user '(?P<target>[^']{1,256})' password", "user-locked"),
+    Form(r"unlock user '(?P<target>[^']{1,256})' password", "user-unlocked"),
+    Form(r"change user (?:name )?'(?P<target>[^']{1,256})' .*", "user-changed"),
+    _JOINS,
+    _LEAVES,
+)
+_CHANGED = (
+    Form(r"changed user '(?P<target>[^']{1,256})' .*", "user-changed"),
+    Form(r"changed password expiry for (?P<target>\S+)", "user-changed"),
+)
+_GPASSWD = (
+    Form(r"user (?P<target>\S+) added by (?P<user>\S+) to group (?P<group>\S+)", "group-member-added"),
+    Form(r"user (?P<target>\S+) removed by (?P<user>\S+) from group (?P<group>\S+)", "group-member-removed"),
+)
+_PASSWD = (Form(r"password for '(?P<target>[^']{1,256})' changed by '(?P<user>[^']{1,256})'", "password-changed"),)
+# Linux-PAM modules/pam_unix
+_PAM_UNIX = (
+    Form(
+        r"pam_unix\([^:)]{1,64}:session\): session opened for user (?P<target>.{1,256}?)(?:\(uid=\d+\))? by (?P<user>[^(]{0,256})\(uid=\d+\)",
+        "session-opened",
+    ),
+    Form(r"pam_unix\([^:)]{1,64}:session\): session closed for user (?P<user>.{1,256})", "session-closed"),
+    Form(rf"pam_unix\([^:)]{{1,64}}:auth\): (?P<reason>authentication failure); {_PAM_FAILURE}", "authentication", "failure"),
+    Form(r"pam_unix\([^:)]{1,64}:chauthtok\): password changed for (?P<target>.{1,256})", "password-changed"),
+)
+_FORMS: Mapping[str, Sequence[Form]] = {
+    **dict.fromkeys(("sshd", "sshd-session", "sshd-auth"), _SSHD),  # the latter two since OpenSSH 9.8 and 10.0
+    "sudo": _SUDO,
+    "su": _SU,
+    "login": _LOGIN,
+    "doas": _DOAS,
+    "useradd": _USERADD,
+    "userdel": _USERDEL,
+    "usermod": _USERMOD,
+    "groupadd": (_NEW_GROUP,),
+    "groupdel": (Form(r"group '(?P<group>[^']{1,256})' removed", "group-deleted"),),
+    "gpasswd": _GPASSWD,
+    "passwd": _PASSWD,
+    "chsh": _CHANGED,
+    "chfn": _CHANGED,
+    "chage": _CHANGED,
+}
+_NAME = re.compile(r"\(\?P<([a-z]+)2?>")
+
+
+def _reader(forms: Sequence[Form]) -> Callable[[str], Said | None]:
+    """A function that matches all forms at once; group names get the number of their form, since they must differ."""
+    parts = [f"(?P<form{number}>{_NAME.sub(_numbered(number), form.pattern)})" for number, form in enumerate(forms)]
+    match = re.compile(rf"(?:{'|'.join(parts)})\Z", re.ASCII).match
+    fields: dict[str, tuple[Form, dict[str, list[str]]]] = {}
+    for number, form in enumerate(forms):
+        groups: dict[str, list[str]] = {}
+        for found in _NAME.finditer(form.pattern):
+            groups.setdefault(found[1], []).append(_numbered(number)(found)[4:-1])
+        fields[f"form{number}"] = (form, groups)
+
+    def read(message: str) -> Said | None:
+        found = match(message)
+        if found is None:
+            return None
+        form, groups = fields[str(found.lastgroup)]
+        values = {
+            name: next((value for key in keys if (value := found[key]) is not None), None) for name, keys in groups.items()
+        }
+        return _by_whom(Said(form.action, form.outcome, **{**values, **form.fixed}))
+
+    return read
+
+
+def _numbered(number: int) -> Callable[[re.Match[str]], str]:
+    return lambda found: f"(?P<{found[0][4:-1]}_{number}>"
+
+
+def _by_whom(said: Said) -> Said:
+    """One who acts on the own account, or is not known, is no second person; an empty address is none."""
+    user, target = said.user, said.target
+    if said.action in ("authentication", "session-opened") and user in (None, "", target):
+        user, target = target or None, None
+    address = said.address.partition("%")[0] if said.address else None
+    return said._replace(user=user, target=target, address=address, terminal=said.terminal or None)
+
+
+_READERS = {program: _reader(forms) for program, forms in _FORMS.items()}
+_PAM = _reader(_PAM_UNIX)
+
+
+def read(program: str | None, message: str) -> Said | None:
+    """What a program says about a login, an account or a privilege; None when it speaks of something else."""
+    if message.startswith("pam_unix("):
+        return _PAM(message)
+    reader = _READERS.get(program or "")
+    return None if reader is None else reader(message)
