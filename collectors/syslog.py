@@ -671,14 +671,15 @@ class SyslogKind:
     def build(self, settings: SyslogConfig, context: BuildContext) -> Collector:
         """Make the collector; touches neither network nor disk."""
         decoder = SyslogDecoder(settings.observer, settings.original == "keep", settings.year)
-        return Collector("syslog", _shell(settings), decoder)
+        return Collector("syslog", shell_of(settings), decoder)
 
     def resources(self, settings: SyslogConfig) -> Sequence[str]:
         """The port or the file."""
         return [f"file {settings.path}" if settings.listen is None else settings.listen.replace("://", " ")]
 
 
-def _shell(settings: SyslogConfig) -> Shell:
+def shell_of(settings: SyslogConfig) -> Shell:
+    """What reads the port or the file."""
     if settings.path is not None:
         return TailShell(settings.path, LineFramer, settings.follow)
     transport, _, address = str(settings.listen).partition("://")
