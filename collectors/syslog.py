@@ -589,7 +589,7 @@ class SyslogKind:
     def build(self, settings: SyslogConfig, context: BuildContext) -> Collector:
         """Make the collector; touches neither network nor disk."""
         decoder = SyslogDecoder(settings.observer, settings.original == "keep", settings.year)
-        return Collector("syslog", _shell(settings), decoder)
+        return Collector("syslog", shell_of(settings), decoder)
 
     def resources(self, settings: SyslogConfig) -> Sequence[str]:
         """The port or the file."""
@@ -598,7 +598,8 @@ class SyslogKind:
         return [settings.listen.replace("tls://", "tcp://").replace("://", " ")]
 
 
-def _shell(settings: SyslogConfig) -> Shell:
+def shell_of(settings: SyslogConfig) -> Shell:
+    """What reads the port or the file."""
     if settings.path is not None:
         return TailShell(settings.path, LineFramer, settings.follow)
     transport, _, address = str(settings.listen).partition("://")

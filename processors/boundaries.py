@@ -8,7 +8,8 @@ is read from what that kind of sensor can prove:
 - flow: passed when the responder answered: packets back, or, in one-way records, SYN and ACK or pushed data from the
   initiator (it had an answer) or a record that comes from a service port: the reply. Where neither port is a service the
   lower one is taken for it, but that guess proves nothing by itself. Blocked when an inline sensor dropped the flow. An
-  attempt without an answer is unknown: the exporter cannot tell a drop from silence.
+  attempt without an answer is unknown: the exporter cannot tell a drop from silence. Where a packet filter says what it
+  did with a packet (`ringfence.firewall.action`), that decides as it does for pf, and unknown gives no test.
 - dns, http, tls, ssh: passed when the record holds the server's side; unknown when it only holds the client's.
 - alert: blocked when the IDS dropped the packet. `allowed` proves nothing (Suricata says so for drop rules in IDS mode
   too), so it gives no test: the flow record of the same connection does.
@@ -67,6 +68,7 @@ _COPIED = (
     "ringfence.vxlan.vni", "observer.ingress.interface.name", "observer.egress.interface.name",
     "observer.ingress.interface.id", "observer.egress.interface.id", "ringfence.pf.action", "ringfence.pf.reason",
     "ringfence.pf.direction", "ringfence.pf.rule", "ringfence.pf.subrule", "rule.ruleset", "rule.id",
+    "ringfence.firewall.action", "ringfence.firewall.rule",
 )  # fmt: skip
 _ENDS = ("ip", "ip6", "port")
 
@@ -181,15 +183,21 @@ class Boundaries:
         from_service, to_service = self._intents.is_service(protocol, source), self._intents.is_service(protocol, destination)
         from_lower = (from_service == to_service) & (source < destination) & (source >= 0)
         by_echo = _echo_reply(frame, protocol)
+        # a filter logs the first packet of a state, which of TCP is a SYN; the others are logged by `log (all)` of pf
+        later = tcp & ((flags & _SYN) == 0) & ((flags & (_ACK | _RST | _FIN)) != 0)
+        opened = _is((tcp & _opened(flags)) | by_echo)
+        filtered = Replies(_is(opened | (later & ((from_service & ~to_service) | from_lower))), opened)
         if event_class is EventClass.PF:
-            # pf logs the first packet of a state, which of TCP is a SYN; the others are logged by `log (all)`
-            later = tcp & ((flags & _SYN) == 0) & ((flags & (_ACK | _RST | _FIN)) != 0)
-            sure = _is((tcp & _opened(flags)) | by_echo)
-            return Replies(_is(sure | (later & ((from_service & ~to_service) | from_lower))), sure)
+            return filtered
         one_way = ~none if "destination.packets" not in frame.columns else frame["destination.packets"].is_null().to_numpy()
         possible = one_way & np.isin(protocol, (_TCP, _UDP)) & ~(tcp & ((flags & (_SYN | _ACK)) == _SYN))
         sure = _is((possible & from_service & ~to_service) | (one_way & by_echo))
-        return Replies(_is(sure | (possible & from_lower)), sure)
+        flows = Replies(_is(sure | (possible & from_lower)), sure)
+        action = _get(frame, "ringfence.firewall.action")
+        if action is None:
+            return flows
+        decided = action.is_not_null().to_numpy()
+        return Replies(*(np.where(decided, of_filter, of_flow) for of_filter, of_flow in zip(filtered, flows, strict=True)))
 
 
 _BOUNDARY_ID = np.uint64(0xB0_0D_A2_7E_57_00_00_01)
@@ -251,6 +259,11 @@ def _flow_outcome(frame: pl.DataFrame, replies: Replies) -> Outcomes:
     outcome = np.where((replied | heard) & ~refused, PASSED, UNDECIDED).astype(np.int8)
     if "ringfence.flow.action" in frame.columns:
         outcome[(frame["ringfence.flow.action"] == "drop").fill_null(False).to_numpy()] = BLOCKED
+    if "ringfence.firewall.action" in frame.columns:
+        action = frame["ringfence.firewall.action"]
+        outcome[action.is_not_null().to_numpy()] = NO_TEST
+        outcome[(action == "pass").fill_null(False).to_numpy()] = PASSED
+        outcome[(action == "block").fill_null(False).to_numpy() & (~swapped | replies.sure)] = BLOCKED
     return outcome
 
 

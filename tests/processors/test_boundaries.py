@@ -446,3 +446,23 @@ def test_rows_are_judged_alike_alone_and_together(batch: Batch) -> None:
         (test["ringfence.evidence.position"], test["ringfence.boundary.id"], test["ringfence.boundary.verdict"])
         for test in alone
     ]
+
+
+@pytest.mark.parametrize(
+    ("action", "outcomes"), [("block", ["blocked"]), ("pass", ["passed"]), ("unknown", []), (None, ["unknown"])]
+)
+def test_a_packet_filter_is_judged_by_what_it_did(action: str | None, outcomes: list[str]) -> None:
+    tests = crossed(FLOW, USER, SERVER, **tcp(HIGH, 443, SYN), **{"ringfence.firewall.action": action})
+
+    assert [test["ringfence.boundary.outcome"] for test in tests] == outcomes
+
+
+def test_a_dropped_segment_of_a_forgotten_state_is_no_test() -> None:
+    assert crossed(FLOW, SERVER, USER, **tcp(443, HIGH, FIN | ACK), **{"ringfence.firewall.action": "block"}) == []
+
+
+def test_a_filter_and_an_exporter_in_one_batch_are_judged_each_by_its_own_rule() -> None:
+    row = {**frames.ends(SERVER, USER), **tcp(443, HIGH, FIN | ACK)}
+    tests = judged(frames.batch(FLOW, [{**row, "ringfence.firewall.action": "pass"}, row]))
+
+    assert [test["ringfence.boundary.outcome"] for test in tests] == ["passed", "passed"]
