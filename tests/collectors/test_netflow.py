@@ -15,14 +15,13 @@ from pydantic import ValidationError
 
 from collectors.netflow import (
     KIND,
-    MAX_EXPORTERS,
-    REORDER_DATAGRAMS,
     UNCUT_BYTES,
     NetflowConfig,
     NetflowDecoder,
     NetflowFramer,
     recognise,
 )
+from collectors.sequences import MAX_EXPORTERS, REORDER_DATAGRAMS
 from ringfence.batch import Decoded, EventClass, Frames, ProblemCode, Source, frames_of
 from tests.collectors.encode_netflow import HOUR_MS, Export, Flow
 
