@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,19 @@ class Decoder(Protocol):
 
     def feed(self, frames: Frames) -> Decoded:
         """Decode every frame. Hostile bytes give Problems, never exceptions."""
+        ...
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A decoder that learns from the stream what it needs later, such as templates; the collect stage keeps that for it."""
+
+    def snapshot(self) -> bytes:
+        """What a decoder after a restart must know; cheap, and the same bytes while nothing changed."""
+        ...
+
+    def restore(self, state: bytes) -> None:
+        """Go on from a snapshot, before the first feed. One that cannot be read is left aside, not raised."""
         ...
 
 

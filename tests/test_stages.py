@@ -13,7 +13,7 @@ from collectors.suricata import SuricataDecoder
 from processors.boundaries import Boundaries
 from processors.segments import Segments
 from ringfence import bus, codec, ledger, topology
-from ringfence.batch import Batch, Micros, Problem, ProblemCode, Record
+from ringfence.batch import Batch, Decoded, Frames, Micros, Problem, ProblemCode, Record
 from ringfence.batching import Batching
 from ringfence.bus import BusSettings, open_bus
 from ringfence.clock import HandClock, SystemClock
@@ -236,3 +236,49 @@ def test_the_hand_clock_never_waits() -> None:
     asyncio.run(clock.sleep(3600))
 
     assert clock.slept == [3600]
+
+
+class CountingDecoder:
+    """Learns how many frames it has seen; cannot go on without knowing."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self.restored: list[bytes] = []
+
+    def feed(self, frames: Frames) -> Decoded:
+        self.seen += len(frames)
+        return Decoded({}, len(frames))
+
+    def snapshot(self) -> bytes:
+        return b"%d" % (self.seen // 10)
+
+    def restore(self, state: bytes) -> None:
+        self.restored.append(state)
+        self.seen = 10 * int(state)
+
+
+def test_what_a_decoder_learnt_is_there_after_a_restart() -> None:
+    decoders: list[CountingDecoder] = []
+    items: list[list[bytes]] = []
+
+    def build() -> Collector:
+        decoders.append(CountingDecoder())
+        return Collector("counting", ListShell(list(items)), decoders[-1])
+
+    async def main() -> list[Mapping[str, bytes]]:
+        engine = open_bus("memory:", BusSettings(), READERS)
+        await engine.open()
+        states = []
+        try:
+            for count in (20, 1, 10):
+                items.append([b"x"] * count)
+                await CollectStage("counting", build, engine, Batching(), 1, SystemClock()).run(asyncio.Event())
+                states.append((await engine.states())["ringfence.collect.counting"])
+        finally:
+            await engine.close()
+        return states
+
+    states = asyncio.run(main())
+
+    assert [decoder.restored for decoder in decoders] == [[], [b"2"], [b"2"]]
+    assert [state["decoder"] for state in states] == [b"2", b"2", b"3"]
