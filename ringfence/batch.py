@@ -47,6 +47,8 @@ class ProblemCode(StrEnum):
     UNKNOWN_VERSION = "unknown_version"
     TRUNCATED = "truncated"
     TOO_LARGE = "too_large"
+    NO_TEMPLATE = "no_template"
+    NOT_ALLOWED = "not_allowed"
     SINK_REFUSED = "sink_refused"
     CRASHED = "crashed"
 
@@ -102,6 +104,15 @@ class Frames:
         data = self.data
         return [data[start:end] for start, end in pairwise(bounds)]
 
+    def select(self, rows: npt.NDArray[np.int64]) -> Frames:
+        """Only these frames, in this order."""
+        parts = [self.frame(row) for row in rows.tolist()]
+        offsets = np.zeros(len(parts) + 1, np.int64)
+        np.cumsum([len(part) for part in parts], out=offsets[1:])
+        return Frames(
+            b"".join(parts), offsets, self.received_us[rows], self.source[rows], self.sources, self.positions[rows], self.lossy
+        )
+
 
 def frames_of(parts: Sequence[bytes], source: Source, received_us: int = 0, positions: Sequence[int] | None = None) -> Frames:
     """Join separate frames of one source; without `positions` each frame is placed at its byte offset."""
@@ -135,7 +146,8 @@ class Decoded:
     """What a decoder made of some Frames: at most one frame of columns per event class.
 
     Every frame that went in is accounted for: `taken` were decoded, `filtered` were left out on purpose (reason -> how
-    many), `held` wait for something later in the stream, and the rest have one Problem each.
+    many), and the rest have one Problem each. `held` is how many wait for something later in the stream, those of earlier
+    calls included; each is counted as taken, or has its Problem, when its waiting ends.
     """
 
     rows: Mapping[EventClass, pl.DataFrame]

@@ -26,6 +26,19 @@ class Decoder(Protocol):
         ...
 
 
+@runtime_checkable
+class Resumable(Protocol):
+    """A decoder that learns from the stream what it needs later, such as templates; the collect stage keeps that for it."""
+
+    def snapshot(self) -> bytes:
+        """What a decoder after a restart must know; cheap, and the same bytes while nothing changed."""
+        ...
+
+    def restore(self, state: bytes) -> None:
+        """Go on from a snapshot, before the first feed. One that cannot be read is left aside, not raised."""
+        ...
+
+
 class Framer(Protocol):
     """Cuts a byte stream into frames, however it is chunked: the same bytes give the same frames.
 

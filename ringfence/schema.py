@@ -89,6 +89,14 @@ def _only(*classes: EventClass) -> frozenset[EventClass]:
     return frozenset(classes)
 
 
+def _nat(side: str, title: str) -> tuple[tuple[str, pl.DataType, str, Render], ...]:
+    return (
+        ("ip", _U32, f"{title} address after rewriting.", "ipv4"),
+        ("ip6", _RAW, f"IPv6 {side} address after rewriting; shown as {side}.nat.ip.", "ipv6"),
+        ("port", _PORT, f"{title} port after rewriting.", "plain"),
+    )
+
+
 COLUMNS: tuple[Column, ...] = (
     # every row
     Column(
@@ -291,6 +299,11 @@ COLUMNS: tuple[Column, ...] = (
     Column("source.as.number", _INT, _only(_FLOW), "Autonomous system of the source, where the exporter knows it."),
     Column("destination.as.number", _INT, _only(_FLOW), "Autonomous system of the destination, where the exporter knows it."),
     Column("ringfence.flow.sampling", _INT, _only(_FLOW), "One packet in this many was sampled; absent when unsampled."),
+    Column("ringfence.flow.direction", _TEXT, _only(_FLOW), "ingress or egress, as the exporter metered it.", since="1.2"),
+    Column("ringfence.flow.ingress_vrf", _U32, _only(_FLOW), "Id of the VRF that it came from.", since="1.2"),
+    Column("ringfence.flow.egress_vrf", _U32, _only(_FLOW), "Id of the VRF that it went to.", since="1.2"),
+    Column("ringfence.mpls.label", _INT, _only(_FLOW), "Label on top of the MPLS stack.", since="1.2"),
+    Column("observer.egress.vlan.id", _PORT, _only(_FLOW), "802.1Q VLAN id with which it left the observer.", since="1.2"),
     Column("ringfence.icmp.type", _U8, _only(_PF, _FLOW), "ICMP or ICMPv6 type.", eve="icmp_type"),
     Column("ringfence.icmp.code", _U8, _only(_PF, _FLOW), "ICMP or ICMPv6 code.", eve="icmp_code"),
     # pf
@@ -318,18 +331,11 @@ COLUMNS: tuple[Column, ...] = (
         "Id that the owner's configuration gives the rule: tracker of pfSense (a number), label of OPNsense (a hash or UUID).",
         since="1.2",
     ),
-    Column("source.nat.ip", _U32, _only(_PF), "Source address after rewriting.", render="ipv4"),
-    Column("source.nat.ip6", _RAW, _only(_PF), "IPv6 source address after rewriting; shown as source.nat.ip.", render="ipv6"),
-    Column("source.nat.port", _PORT, _only(_PF), "Source port after rewriting."),
-    Column("destination.nat.ip", _U32, _only(_PF), "Destination address after rewriting.", render="ipv4"),
-    Column(
-        "destination.nat.ip6",
-        _RAW,
-        _only(_PF),
-        "IPv6 destination address after rewriting; shown as destination.nat.ip.",
-        render="ipv6",
+    *(
+        Column(f"{side}.nat.{part}", dtype, _only(_PF, _FLOW), meaning, render=render, joined=((_FLOW, "1.2"),))
+        for side, title in (("source", "Source"), ("destination", "Destination"))
+        for part, dtype, meaning, render in _nat(side, title)
     ),
-    Column("destination.nat.port", _PORT, _only(_PF), "Destination port after rewriting."),
     Column("ringfence.pf.truncated", _BOOL, _only(_PF), "The capture was cut before the transport header ended."),
     # application records of the IDS
     Column("dns.question.name", _TEXT, _only(_DNS), "Name that was asked for.", eve="dns.rrname", zeek="dns: query"),

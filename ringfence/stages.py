@@ -22,7 +22,7 @@ from ringfence.batch import Batch, Decoded, EventClass, Frames, Micros, Position
 from ringfence.batching import Batcher, Batching
 from ringfence.clock import Clock
 from ringfence.codec import BadBlock, time_span
-from ringfence.component import Bus, Collector, Delivery, Processor, Shell, Sink
+from ringfence.component import Bus, Collector, Delivery, Processor, Resumable, Shell, Sink
 from ringfence.deadletter import DeadLetter
 from ringfence.errors import EndOfInput, Fenced, Retryable
 from ringfence.ledger import LEDGER_STATE, Counts, topics_read
@@ -32,6 +32,7 @@ from ringfence.telemetry import DEAD, DROPPED, PARSED, PROCESSED, RECEIVED, REJE
 
 POSITION_STATE = "position"
 SEQUENCE_STATE = "sequence"
+DECODER_STATE = "decoder"
 SINK_STATE = "sink"
 TOPICS_STATE = f"{LEDGER_STATE}/topics"
 MAX_STEP_RECORDS = 64
@@ -167,6 +168,9 @@ class _Collecting:
         self._counts = Counts.decode(state.get(LEDGER_STATE))
         self._letters: list[DeadLetter] = []
         self._moved = False
+        self._learnt = state.get(DECODER_STATE, b"")
+        if self._learnt and isinstance(collector.decoder, Resumable):
+            collector.decoder.restore(self._learnt)
 
     def take(self, delivery: Delivery, clock: Clock) -> None:
         """Decode what a shell delivered."""
@@ -232,8 +236,17 @@ class _Collecting:
             POSITION_STATE: self.position,
             SEQUENCE_STATE: b"%d" % self.batcher.sequence,
             LEDGER_STATE: self._counts.encode(),
+            **self._newly_learnt(),
         }
         return Step(group, outputs, (), state)
+
+    def _newly_learnt(self) -> dict[str, bytes]:
+        """The decoder's state where it differs from the one that is stored."""
+        decoder = self.collector.decoder
+        if not isinstance(decoder, Resumable) or (learnt := decoder.snapshot()) == self._learnt:
+            return {}
+        self._learnt = learnt
+        return {DECODER_STATE: learnt}
 
     def committed(self) -> None:
         self._letters = []

@@ -254,3 +254,49 @@ def test_only_the_frame_that_crashes_a_decoder_is_dead_lettered(tmp_path: Path, 
     assert chain.kept(bus.DEAD) == 1
     assert book.components["ringfence.collect.list"].dead == 1
     assert book.imbalance == 0
+
+
+class CountingDecoder:
+    """Learns how many frames it has seen; cannot go on without knowing."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self.restored: list[bytes] = []
+
+    def feed(self, frames: Frames) -> Decoded:
+        self.seen += len(frames)
+        return Decoded({}, len(frames))
+
+    def snapshot(self) -> bytes:
+        return b"%d" % (self.seen // 10)
+
+    def restore(self, state: bytes) -> None:
+        self.restored.append(state)
+        self.seen = 10 * int(state)
+
+
+def test_what_a_decoder_learnt_is_there_after_a_restart() -> None:
+    decoders: list[CountingDecoder] = []
+    items: list[list[bytes]] = []
+
+    def build() -> Collector:
+        decoders.append(CountingDecoder())
+        return Collector("counting", ListShell(list(items)), decoders[-1])
+
+    async def main() -> list[Mapping[str, bytes]]:
+        engine = open_bus("memory:", BusSettings(), READERS)
+        await engine.open()
+        states = []
+        try:
+            for count in (20, 1, 10):
+                items.append([b"x"] * count)
+                await CollectStage("counting", build, engine, Batching(), 1, SystemClock()).run(asyncio.Event())
+                states.append((await engine.states())["ringfence.collect.counting"])
+        finally:
+            await engine.close()
+        return states
+
+    states = asyncio.run(main())
+
+    assert [decoder.restored for decoder in decoders] == [[], [b"2"], [b"2"]]
+    assert [state["decoder"] for state in states] == [b"2", b"2", b"3"]

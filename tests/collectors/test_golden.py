@@ -46,7 +46,7 @@ def _decoded(chosen: Format, data: bytes) -> list[str]:
             problems.append(json.dumps({"problem": str(problem.code), "detail": problem.detail, **fields}))
         frames_in += count
         taken += decoded.taken
-        held += decoded.held
+        held = decoded.held
         filtered += sum(decoded.filtered.values())
     counters = {"frames": frames_in, "taken": taken, "problems": len(problems), "filtered": filtered, "held": held}
     return [*lines, *problems, json.dumps({"counters": counters})]

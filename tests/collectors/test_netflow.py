@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import struct
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,17 +17,29 @@ from pydantic import ValidationError
 
 from collectors.netflow import (
     KIND,
-    MAX_EXPORTERS,
-    REORDER_DATAGRAMS,
     UNCUT_BYTES,
+    ExportDecoder,
     NetflowConfig,
     NetflowDecoder,
     NetflowFramer,
     recognise,
 )
+from collectors.sequences import MAX_EXPORTERS, REORDER_DATAGRAMS
+from ringfence import bus
 from ringfence.batch import Decoded, EventClass, Frames, ProblemCode, Source, frames_of
+from ringfence.batching import Batching
+from ringfence.bus import BusSettings, open_bus
+from ringfence.clock import SystemClock
+from ringfence.component import Collector
+from ringfence.ledger import Counts
+from ringfence.stages import CollectStage
+from ringfence.testing import ListShell
+from tests.collectors import softflowd
+from tests.collectors.encode_flowsets import V9, Ipfix, a_set
+from tests.collectors.encode_flowsets import flow as record
 from tests.collectors.encode_netflow import HOUR_MS, Export, Flow
 
+READERS = {"ringfence.process": (bus.EVENTS,)}
 EXPORTER = Source("192.0.2.1", 0xBEEF)
 SECOND_US = 1_000_000
 MADE_US = 1_790_000_000 * SECOND_US + 500_000
@@ -385,3 +399,57 @@ def test_frames_without_a_single_datagram_give_nothing() -> None:
     frames = Frames(b"", np.zeros(1, np.int64), empty, empty.astype(np.uint16), (EXPORTER,), empty.astype(np.uint64))
 
     assert accounted(NetflowDecoder().feed(frames)) == 0
+
+
+def test_one_port_takes_all_versions_and_names_the_rows_of_problems() -> None:
+    v9, v10 = (
+        V9.message(V9.template(256), a_set(256, record(sport=9))),
+        Ipfix.message(Ipfix.template(256), a_set(256, record(sport=10))),
+    )
+    sent = [GOOD, v9, b"\0\x07junk", v10, b"\0", v10[:-1]]
+
+    decoded = ExportDecoder().feed(frames_of(sent, EXPORTER, 7, [number << 16 for number in range(6)]))
+
+    assert sorted(row["source.port"] for row in rows(decoded)) == [9, 10, 40000]
+    assert {problem.row: problem.code for problem in decoded.problems} == {
+        2: ProblemCode.UNKNOWN_VERSION, 4: ProblemCode.TRUNCATED, 5: ProblemCode.BAD_LENGTH,
+    }  # fmt: skip
+    assert all(problem.row is not None and problem.raw == sent[problem.row] for problem in decoded.problems)
+    assert "NetFlow v5, NetFlow v9, IPFIX" in decoded.problems[0].detail
+    assert accounted(decoded) == 6
+
+
+def test_a_restarted_collector_decodes_at_once() -> None:
+    items: list[list[bytes]] = [[V9.message(V9.template(256)), Ipfix.message(Ipfix.template(256))]]
+
+    async def main() -> Counts:
+        engine = open_bus("memory:", BusSettings(), READERS)
+        await engine.open()
+        try:
+            for _ in range(2):
+                stage = CollectStage(
+                    "router",
+                    lambda: Collector("netflow", ListShell(list(items)), ExportDecoder()),
+                    engine,
+                    Batching(),
+                    1,
+                    SystemClock(),
+                )
+                await stage.run(asyncio.Event())
+                items.append([V9.message(a_set(256, record()), sequence=1), Ipfix.message(a_set(256, record()))])
+            return Counts.decode((await engine.states())["ringfence.collect.router"]["ledger"])
+        finally:
+            await engine.close()
+
+    counts = asyncio.run(main())
+
+    assert (counts.received, counts.done, counts.held, counts.written[bus.EVENTS]) == (4, 4, 0, 2)
+
+
+@pytest.mark.net
+def test_softflowd_is_understood(tmp_path: Path) -> None:
+    decoded = decode(softflowd.export(5, tmp_path))
+
+    assert not decoded.problems
+    found = {(row["network.iana_number"], row["source.port"], row["destination.port"]) for row in rows(decoded)}
+    assert found == {(6, 40000, 22), (6, 22, 40000), (17, 5000, 53), (17, 53, 5000), (1, None, None)}
