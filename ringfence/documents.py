@@ -68,7 +68,7 @@ def render(batch: Batch, hide: frozenset[str] = frozenset()) -> Iterator[bytes]:
     text.object(_tree(_leaves(batch, hide)))
     text.add("\n")
     pieces = text.frame(batch.frame.height)
-    document = pl.concat_str(text.expressions, ignore_nulls=True)
+    document = text.expression()
     for start in range(0, batch.frame.height, CHUNK_ROWS):
         lines: bytes = pieces.slice(start, CHUNK_ROWS).select(document.str.join("").cast(pl.Binary)).item()
         yield lines if lines.isascii() else _harmless(lines)
@@ -103,23 +103,25 @@ def _order(path: str) -> tuple[int, str]:
 
 @dataclass
 class _Text:
-    """The text of all documents: literals and columns to put together, row by row."""
+    """The text of all documents: a template and what fills it, row by row (pl.format: 0.6 times the cost of concat_str)."""
 
-    expressions: list[pl.Expr] = field(default_factory=list)
+    template: str = ""
+    values: list[pl.Expr] = field(default_factory=list)
     columns: list[pl.Series] = field(default_factory=list)
-    literal: str = ""
 
     def add(self, piece: str | pl.Series) -> None:
-        """Append a literal or a column."""
+        """Append a literal or a column without nulls."""
         if isinstance(piece, str):
-            self.literal += piece
-            return
-        self._flush()
-        self.expressions.append(self._column(piece))
+            self.template += _braced(piece)
+        else:
+            self._fill(self._column(piece))
+
+    def expression(self) -> pl.Expr:
+        """The text of one row, made from the columns of frame()."""
+        return pl.format(self.template, *self.values)
 
     def frame(self, height: int) -> pl.DataFrame:
-        """The columns that the expressions name."""
-        self._flush()
+        """The columns that the expression names."""
         return pl.DataFrame(self.columns or [pl.repeat(0, height, eager=True)])
 
     def object(self, tree: Mapping[str, Any]) -> None:
@@ -133,9 +135,12 @@ class _Text:
                 self._member(key, node, "" if before else ",")
                 before = False
             else:
-                self._flush()
-                self.expressions.append(self._optional(key, node, ("", ",") if before else (",", "")))
+                self._fill(self._optional(key, node, ("", ",") if before else (",", "")).fill_null(""))
         self.add("}")
+
+    def _fill(self, value: pl.Expr) -> None:
+        self.template += "{}"
+        self.values.append(value)
 
     def _member(self, key: str, node: Any, comma: str) -> None:
         self.add(f'{comma}"{key}":')
@@ -161,17 +166,18 @@ class _Text:
     def _joined(self, before: str, leaf: Leaf, after: str) -> pl.Expr:
         """The text of one leaf between literals, null where the leaf is."""
         pieces = [before, *leaf.pieces, after]
-        return pl.concat_str([pl.lit(piece) if isinstance(piece, str) else self._column(piece) for piece in pieces])
+        template = "".join(_braced(piece) if isinstance(piece, str) else "{}" for piece in pieces)
+        return pl.format(template, *(self._column(piece) for piece in pieces if not isinstance(piece, str)))
 
     def _column(self, series: pl.Series) -> pl.Expr:
         name = str(len(self.columns))
         self.columns.append(series.alias(name))
         return pl.col(name)
 
-    def _flush(self) -> None:
-        if self.literal:
-            self.expressions.append(pl.lit(self.literal))
-            self.literal = ""
+
+def _braced(literal: str) -> str:
+    """A literal as pl.format wants it in a template."""
+    return literal.replace("{", "{{").replace("}", "}}")
 
 
 def _always_there(node: Any) -> bool:
@@ -187,7 +193,21 @@ def _constant(value: Any) -> Leaf:
 
 
 def _quoted(series: pl.Series) -> Leaf:
-    return Leaf(['"', series, '"'], bool(series.null_count()))
+    return Leaf(['"', _shared(series), '"'], bool(series.null_count()))
+
+
+def _shared(texts: pl.Series) -> str | pl.Series:
+    """The text that all rows have, as a literal; else the column."""
+    first: str | None = texts[0]
+    same = first is not None and first == texts[-1] and not texts.null_count() and (texts == first).all()
+    return str(first) if same else texts
+
+
+def _number(series: pl.Series) -> str | pl.Series:
+    """Small integers as text from a table: a quarter of the cost of printing each."""
+    low, high = series.min(), series.max()
+    small = series.dtype.is_integer() and low >= 0 and high < len(_DECIMAL)  # type: ignore[operator]
+    return _shared(_DECIMAL[series.cast(pl.UInt32)]) if small else series
 
 
 def _leaves(batch: Batch, hide: frozenset[str]) -> dict[str, Leaf]:
@@ -254,14 +274,16 @@ def _column_leaves(column: Column, frame: pl.DataFrame, escaped: Mapping[str, pl
         texts = [None if value is None else _json(value.decode(errors="backslashreplace")) for value in series.to_list()]
         yield name, Leaf([pl.Series(texts, dtype=pl.String)], bool(series.null_count()))
     elif column.render == "code":
-        yield name, _quoted(series)
-        yield "network.transport", _quoted(_NAMES[(series.fill_null(255) if series.null_count() else series).cast(pl.UInt32)])
+        codes = series.cast(pl.UInt32)
+        yield name, _quoted(_DECIMAL[codes])
+        yield "network.transport", _quoted(_NAMES[codes])
     elif column.dtype == pl.String():
         yield name, _quoted(escaped.get(name, series))
     else:
-        yield name, Leaf([series], bool(series.null_count()))
+        yield name, Leaf([_number(series)], bool(series.null_count()))
 
 
+_DECIMAL = pl.Series([str(number) for number in range(65_536)])
 _NAMES = pl.Series([_TRANSPORTS.get(number) for number in range(256)], dtype=pl.String)
 _HEX = pl.Series([f"{number:04x}" for number in range(65_536)])
 _MILLIS = pl.Series([f"{number // 1000:02d}.{number % 1000:03d}" for number in range(60_000)])
@@ -270,7 +292,7 @@ _MAX_MINUTES = 4096
 _MINUTE_US = 60_000_000
 
 
-def _time(series: pl.Series) -> list[pl.Series]:
+def _time(series: pl.Series) -> list[str | pl.Series]:
     """Pieces of `2026-11-25T07:44:23.123456Z`: minutes, seconds with milliseconds, microseconds."""
     low, high = (int(edge) // _MINUTE_US for edge in (series.min(), series.max()))  # type: ignore[arg-type]
     if high - low >= _MAX_MINUTES or not _FIRST_MINUTE <= low <= high <= _LAST_MINUTE:
@@ -281,10 +303,10 @@ def _time(series: pl.Series) -> list[pl.Series]:
     rest = (micros - minute * _MINUTE_US).astype(np.uint32)
     milli = rest // np.uint32(1_000)
     starts = pl.Series([_minute(number) for number in range(low, high + 1)])
-    pieces = [starts[_index(minute)], _MILLIS[_index(milli)], _MICROS[_index(rest - milli * np.uint32(1_000))]]
+    minutes = starts[_index(minute)]
     if lacks:
-        pieces[0] = pieces[0].zip_with(series.is_not_null(), _NO_TEXT)
-    return pieces
+        minutes = minutes.zip_with(series.is_not_null(), _NO_TEXT)
+    return [_shared(minutes), _MILLIS[_index(milli)], _MICROS[_index(rest - milli * np.uint32(1_000))]]
 
 
 _NO_TEXT = pl.Series([None], dtype=pl.String)
