@@ -156,7 +156,7 @@ class _Text:
         if _lacks_as_one(node):
             member = _Text(columns=self.columns)
             member.add(before)
-            member._member(key, _certain(node), "")  # noqa: SLF001 -- pl.format is null where any of its values is
+            member._member(key, _certain(node), "")  # pl.format is null where any of its values is
             member.add(after)
             return member.expression()
         inside = pl.concat_str([self._optional(name, child, (",", "")) for name, child in node.items()], ignore_nulls=True)

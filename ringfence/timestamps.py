@@ -29,7 +29,7 @@ def parse(texts: Sequence[str | None]) -> tuple[Numbers, Numbers]:
     try:
         joined = "\n".join([*texts, ""]).encode()  # type: ignore[list-item]
     except TypeError:
-        return _one_by_one(texts)
+        return _those_there(texts)
     if not count or len(joined) != count * _WIDTH:
         return _one_by_one(texts)
     places = np.ascontiguousarray(np.frombuffer(joined, np.uint8).reshape(count, _WIDTH).T)
@@ -71,6 +71,17 @@ def _days(pairs: npt.NDArray[np.uint8]) -> Numbers | None:
 def _shared(pairs: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """One row for all when they are the same: most blocks lie within a day, and a source has one time zone."""
     return pairs[:, :1] if (pairs == pairs[:, :1]).all() else pairs
+
+
+def _those_there(texts: Sequence[str | None]) -> tuple[Numbers, Numbers]:
+    """Some texts are None: the others as a column of their own."""
+    is_there = np.array([text is not None for text in texts])
+    rows = np.flatnonzero(is_there)
+    micros, invalid = parse([text for text in texts if text is not None])
+    values = np.zeros(len(texts), np.int64)
+    values[rows] = micros
+    is_there[rows[invalid]] = False
+    return values, np.flatnonzero(~is_there)
 
 
 def _one_by_one(texts: Sequence[str | None]) -> tuple[Numbers, Numbers]:
