@@ -68,7 +68,7 @@ def render(batch: Batch, hide: frozenset[str] = frozenset()) -> Iterator[bytes]:
     text.object(_tree(_leaves(batch, hide)))
     text.add("\n")
     pieces = text.frame(batch.frame.height)
-    document = pl.concat_str(text.expressions, ignore_nulls=True)
+    document = text.expression()
     for start in range(0, batch.frame.height, CHUNK_ROWS):
         lines: bytes = pieces.slice(start, CHUNK_ROWS).select(document.str.join("").cast(pl.Binary)).item()
         yield lines if lines.isascii() else _harmless(lines)
@@ -103,23 +103,25 @@ def _order(path: str) -> tuple[int, str]:
 
 @dataclass
 class _Text:
-    """The text of all documents: literals and columns to put together, row by row."""
+    """The text of all documents: a template and what fills it, row by row (pl.format: 0.6 times the cost of concat_str)."""
 
-    expressions: list[pl.Expr] = field(default_factory=list)
+    template: str = ""
+    values: list[pl.Expr] = field(default_factory=list)
     columns: list[pl.Series] = field(default_factory=list)
-    literal: str = ""
 
     def add(self, piece: str | pl.Series) -> None:
-        """Append a literal or a column."""
+        """Append a literal or a column without nulls."""
         if isinstance(piece, str):
-            self.literal += piece
-            return
-        self._flush()
-        self.expressions.append(self._column(piece))
+            self.template += _braced(piece)
+        else:
+            self._fill(self._column(piece))
+
+    def expression(self) -> pl.Expr:
+        """The text of one row, made from the columns of frame()."""
+        return pl.format(self.template, *self.values)
 
     def frame(self, height: int) -> pl.DataFrame:
-        """The columns that the expressions name."""
-        self._flush()
+        """The columns that the expression names."""
         return pl.DataFrame(self.columns or [pl.repeat(0, height, eager=True)])
 
     def object(self, tree: Mapping[str, Any]) -> None:
@@ -133,9 +135,12 @@ class _Text:
                 self._member(key, node, "" if before else ",")
                 before = False
             else:
-                self._flush()
-                self.expressions.append(self._optional(key, node, ("", ",") if before else (",", "")))
+                self._fill(self._optional(key, node, ("", ",") if before else (",", "")).fill_null(""))
         self.add("}")
+
+    def _fill(self, value: pl.Expr) -> None:
+        self.template += "{}"
+        self.values.append(value)
 
     def _member(self, key: str, node: Any, comma: str) -> None:
         self.add(f'{comma}"{key}":')
@@ -148,34 +153,56 @@ class _Text:
     def _optional(self, key: str, node: Any, commas: tuple[str, str]) -> pl.Expr:
         """A member with its comma before or after it, or null."""
         before, after = commas
-        if isinstance(node, Leaf):
-            return self._joined(f'{before}"{key}":', node, after)
-        if len(node) == 1:
-            ((name, child),) = node.items()
-            if isinstance(child, Leaf):
-                return self._joined(f'{before}"{key}":{{"{name}":', child, "}" + after)
+        if _lacks_as_one(node):
+            member = _Text(columns=self.columns)
+            member.add(before)
+            member._member(key, _certain(node), "")  # pl.format is null where any of its values is
+            member.add(after)
+            return member.expression()
         inside = pl.concat_str([self._optional(name, child, (",", "")) for name, child in node.items()], ignore_nulls=True)
         whole = pl.concat_str(pl.lit(f'{before}"{key}":{{'), inside.str.slice(1), pl.lit("}" + after))
         return pl.when(inside != "").then(whole)
-
-    def _joined(self, before: str, leaf: Leaf, after: str) -> pl.Expr:
-        """The text of one leaf between literals, null where the leaf is."""
-        pieces = [before, *leaf.pieces, after]
-        return pl.concat_str([pl.lit(piece) if isinstance(piece, str) else self._column(piece) for piece in pieces])
 
     def _column(self, series: pl.Series) -> pl.Expr:
         name = str(len(self.columns))
         self.columns.append(series.alias(name))
         return pl.col(name)
 
-    def _flush(self) -> None:
-        if self.literal:
-            self.expressions.append(pl.lit(self.literal))
-            self.literal = ""
+
+def _braced(literal: str) -> str:
+    """A literal as pl.format wants it in a template."""
+    return literal.replace("{", "{{").replace("}", "}}")
 
 
 def _always_there(node: Any) -> bool:
     return not node.may_lack if isinstance(node, Leaf) else any(map(_always_there, node.values()))
+
+
+def _lacks_as_one(node: Any) -> bool:
+    """True when all leaves of a node are absent in the same rows."""
+    leaves = list(_leaves_under(node))
+    if len(leaves) == 1:
+        return True
+    first, *others = (_absent(leaf) for leaf in leaves)
+    return all(np.array_equal(first, other) for other in others)
+
+
+def _leaves_under(node: Any) -> Iterator[Leaf]:
+    if isinstance(node, Leaf):
+        yield node
+    else:
+        for child in node.values():
+            yield from _leaves_under(child)
+
+
+def _absent(leaf: Leaf) -> npt.NDArray[np.bool_]:
+    columns = [piece for piece in leaf.pieces if isinstance(piece, pl.Series) and piece.null_count()]
+    return np.logical_or.reduce([column.is_null().to_numpy() for column in columns])  # type: ignore[no-any-return]
+
+
+def _certain(node: Any) -> Any:
+    """The same node without a doubt that its leaves are there."""
+    return Leaf(node.pieces, False) if isinstance(node, Leaf) else {key: _certain(child) for key, child in node.items()}
 
 
 def _json(value: Any) -> str:
@@ -187,7 +214,21 @@ def _constant(value: Any) -> Leaf:
 
 
 def _quoted(series: pl.Series) -> Leaf:
-    return Leaf(['"', series, '"'], bool(series.null_count()))
+    return Leaf(['"', _shared(series), '"'], bool(series.null_count()))
+
+
+def _shared(texts: pl.Series) -> str | pl.Series:
+    """The text that all rows have, as a literal; else the column."""
+    first: str | None = texts[0]
+    same = first is not None and first == texts[-1] and not texts.null_count() and (texts == first).all()
+    return str(first) if same else texts
+
+
+def _number(series: pl.Series) -> str | pl.Series:
+    """Small integers as text from a table: a quarter of the cost of printing each."""
+    low, high = series.min(), series.max()
+    small = series.dtype.is_integer() and low >= 0 and high < len(_DECIMAL)  # type: ignore[operator]
+    return _shared(_DECIMAL[series.cast(pl.UInt32)]) if small else series
 
 
 def _leaves(batch: Batch, hide: frozenset[str]) -> dict[str, Leaf]:
@@ -224,13 +265,19 @@ _FIRST_PLAIN = 0x20
 
 
 def _escaped(frame: pl.DataFrame, names: Sequence[str]) -> Mapping[str, pl.Series]:
-    """The text columns with what JSON wants escaped; one look over all of them tells whether there is anything."""
+    """The text columns with what JSON wants escaped; a look over their joined text tells which have anything."""
     if not names:
         return {}
-    joined: str | None = frame.select(pl.concat_str(names, ignore_nulls=True).str.join("")).item()
-    data = (joined or "").encode()
-    special = b'"' in data or b"\\" in data or int(np.frombuffer(data, np.uint8).min(initial=255)) < _FIRST_PLAIN
-    return {name: _escape(frame[name]) for name in names} if special else {name: frame[name] for name in names}
+    joined = frame.select(pl.col(names).str.join("")).row(0)
+    return {
+        name: _escape(frame[name]) if _has_special(text.encode()) else frame[name]
+        for name, text in zip(names, joined, strict=True)
+    }
+
+
+def _has_special(text: bytes) -> bool:
+    """A tenth of the cost of matching _SPECIAL row by row."""
+    return b'"' in text or b"\\" in text or int(np.frombuffer(text, np.uint8).min(initial=255)) < _FIRST_PLAIN
 
 
 def _escape(series: pl.Series) -> pl.Series:
@@ -254,14 +301,16 @@ def _column_leaves(column: Column, frame: pl.DataFrame, escaped: Mapping[str, pl
         texts = [None if value is None else _json(value.decode(errors="backslashreplace")) for value in series.to_list()]
         yield name, Leaf([pl.Series(texts, dtype=pl.String)], bool(series.null_count()))
     elif column.render == "code":
-        yield name, _quoted(series)
-        yield "network.transport", _quoted(_NAMES[(series.fill_null(255) if series.null_count() else series).cast(pl.UInt32)])
+        codes = series.cast(pl.UInt32)
+        yield name, _quoted(_DECIMAL[codes])
+        yield "network.transport", _quoted(_NAMES[codes])
     elif column.dtype == pl.String():
         yield name, _quoted(escaped.get(name, series))
     else:
-        yield name, Leaf([series], bool(series.null_count()))
+        yield name, Leaf([_number(series)], bool(series.null_count()))
 
 
+_DECIMAL = pl.Series([str(number) for number in range(65_536)])
 _NAMES = pl.Series([_TRANSPORTS.get(number) for number in range(256)], dtype=pl.String)
 _HEX = pl.Series([f"{number:04x}" for number in range(65_536)])
 _MILLIS = pl.Series([f"{number // 1000:02d}.{number % 1000:03d}" for number in range(60_000)])
@@ -270,7 +319,7 @@ _MAX_MINUTES = 4096
 _MINUTE_US = 60_000_000
 
 
-def _time(series: pl.Series) -> list[pl.Series]:
+def _time(series: pl.Series) -> list[str | pl.Series]:
     """Pieces of `2026-11-25T07:44:23.123456Z`: minutes, seconds with milliseconds, microseconds."""
     low, high = (int(edge) // _MINUTE_US for edge in (series.min(), series.max()))  # type: ignore[arg-type]
     if high - low >= _MAX_MINUTES or not _FIRST_MINUTE <= low <= high <= _LAST_MINUTE:
@@ -281,10 +330,10 @@ def _time(series: pl.Series) -> list[pl.Series]:
     rest = (micros - minute * _MINUTE_US).astype(np.uint32)
     milli = rest // np.uint32(1_000)
     starts = pl.Series([_minute(number) for number in range(low, high + 1)])
-    pieces = [starts[_index(minute)], _MILLIS[_index(milli)], _MICROS[_index(rest - milli * np.uint32(1_000))]]
+    minutes = starts[_index(minute)]
     if lacks:
-        pieces[0] = pieces[0].zip_with(series.is_not_null(), _NO_TEXT)
-    return pieces
+        minutes = minutes.zip_with(series.is_not_null(), _NO_TEXT)
+    return [_shared(minutes), _MILLIS[_index(milli)], _MICROS[_index(rest - milli * np.uint32(1_000))]]
 
 
 _NO_TEXT = pl.Series([None], dtype=pl.String)
@@ -313,7 +362,7 @@ def _digits(source: pl.Series, position: pl.Series) -> list[str | pl.Series]:
     """Pieces of a 128-bit id as 32 hexadecimal digits; 16 bits that are the same in all rows are a literal."""
     pieces: list[str | pl.Series] = []
     for half in (source, position):
-        numbers = half.fill_null(0).to_numpy()
+        numbers = (half.fill_null(0) if half.null_count() else half).to_numpy()
         differs = int(np.bitwise_or.reduce(numbers ^ numbers[0]))
         for shift in (48, 32, 16, 0):
             if differs >> shift & 0xFFFF:
@@ -327,22 +376,22 @@ def _digits(source: pl.Series, position: pl.Series) -> list[str | pl.Series]:
 
 def _address_leaves(frame: pl.DataFrame) -> dict[str, Leaf]:
     """Text of the addresses, and related.ip from both ends."""
-    texts: dict[str, pl.Series] = {}
+    found: dict[str, tuple[pl.Series, ...]] = {}
     for name in _ADDRESS_PAIRS:
-        text = addresses.text(_column(frame, name), _column(frame, f"{name}6"))
-        if text is not None and text.null_count() < len(text):
-            texts[name] = text
-    leaves = {name: _quoted(text) for name, text in texts.items()}
-    ends = [texts[name] for name in ("source.ip", "destination.ip") if name in texts]
+        pieces = addresses.pieces(_column(frame, name), _column(frame, f"{name}6"))
+        if pieces is not None and pieces[0].null_count() < frame.height:
+            found[name] = pieces
+    leaves = {name: Leaf(['"', *pieces, '"'], bool(pieces[0].null_count())) for name, pieces in found.items()}
+    ends = [found[name] for name in ("source.ip", "destination.ip") if name in found]
     if len(ends) == 1:
-        leaves["related.ip"] = Leaf(['["', ends[0], '"]'], bool(ends[0].null_count()))
-    elif ends and not any(end.null_count() for end in ends):
-        leaves["related.ip"] = Leaf(['["', ends[0], '","', ends[1], '"]'], False)
+        leaves["related.ip"] = Leaf(['["', *ends[0], '"]'], bool(ends[0][0].null_count()))
+    elif ends and not any(end[0].null_count() for end in ends):
+        leaves["related.ip"] = Leaf(['["', *ends[0], '","', *ends[1], '"]'], False)
     elif ends:
         one, two = pl.col("one"), pl.col("two")
         both = pl.concat_str(one, two, separator='","', ignore_nulls=True)
         joined = (
-            pl.DataFrame({"one": ends[0], "two": ends[1]})
+            pl.DataFrame({"one": addresses.joined(ends[0]), "two": addresses.joined(ends[1])})
             .select(pl.when(one.is_not_null() | two.is_not_null()).then(both))
             .to_series()
         )

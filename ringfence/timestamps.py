@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import numpy.typing as npt
 
-_LAYOUT = b"0000-00-00T00:00:00.000000+0000"
+_LAYOUT = b"0000-00-00T00:00:00.000000+0000\n"  # with the separator that a column of texts is joined by
 _WIDTH = len(_LAYOUT)
 _TEMPLATE = np.frombuffer(_LAYOUT, np.uint8)
 _DIGITS = np.flatnonzero(ord("0") == _TEMPLATE)
@@ -27,49 +27,61 @@ def parse(texts: Sequence[str | None]) -> tuple[Numbers, Numbers]:
     """Microseconds of each text, and the rows whose text is absent or no timestamp (their value is 0)."""
     count = len(texts)
     try:
-        joined = "".join(texts).encode()  # type: ignore[arg-type]
+        joined = "\n".join([*texts, ""]).encode()  # type: ignore[list-item]
     except TypeError:
-        return _one_by_one(texts)
-    if not count or len(joined) != count * _WIDTH or set(map(len, filter(None, texts))) != {_WIDTH}:
+        return _those_there(texts)
+    if not count or len(joined) != count * _WIDTH:
         return _one_by_one(texts)
     places = np.ascontiguousarray(np.frombuffer(joined, np.uint8).reshape(count, _WIDTH).T)
     digits = places[_DIGITS] - np.uint8(_ZERO)
     signs = places[_SIGN]
+    # as many line feeds as separators, all where they belong: so no text is longer or shorter than the layout
     regular = (places[_FIXED] == _TEMPLATE[_FIXED, None]).all() and ((signs == ord("+")) | (signs == ord("-"))).all()
     if not regular or digits.max() > 9:
         return _one_by_one(texts)
-    micros, valid = _micros(digits, signs)
-    return (micros, np.empty(0, np.int64)) if valid.all() else _one_by_one(texts)
+    micros = _micros(digits[::2] * np.uint8(10) + digits[1::2], signs)
+    return _one_by_one(texts) if micros is None else (micros, np.empty(0, np.int64))
 
 
-def _micros(digits: npt.NDArray[np.uint8], signs: npt.NDArray[np.uint8]) -> tuple[Numbers, npt.NDArray[np.bool_]]:
-    def number(start: int, width: int) -> Numbers:
-        value: Numbers = digits[start].astype(np.int64)
-        for place in range(start + 1, start + width):
-            value = value * 10 + digits[place]
-        return value
+def _micros(pairs: npt.NDArray[np.uint8], signs: npt.NDArray[np.uint8]) -> Numbers | None:
+    """From digits two by two: century, year, month, day, hour, minute, second, three of the fraction, zone; None if one is no time."""
+    days = _days(_shared(pairs[:4]))
+    highest = pairs.max(axis=1)
+    if days is None or highest[4] > 23 or highest[5] > 59 or highest[6] > 59 or highest[10] > 23:
+        return None
+    hour, minute, second, *fraction = pairs[4:10].astype(np.int32)
+    zone = _shared(np.concatenate([pairs[10:], signs[None]])).astype(np.int32)
+    offset = (zone[0] * 60 + zone[1]) * np.where(zone[2] == ord("-"), -60, 60)
+    seconds = (days * 86_400 - offset) + (hour * 3_600 + minute * 60 + second)
+    micros: Numbers = seconds * 1_000_000 + (fraction[0] * 10_000 + fraction[1] * 100 + fraction[2])
+    return micros
 
-    year, month, day = number(0, 4), number(4, 2), number(6, 2)
-    hour, minute, second, fraction = number(8, 2), number(10, 2), number(12, 2), number(14, 6)
-    offset_hours = number(20, 2)
-    offset = (offset_hours * 60 + number(22, 2)) * np.where(signs == ord("-"), -1, 1)
-    months = (year - 1970) * 12 + month - 1
+
+def _days(pairs: npt.NDArray[np.uint8]) -> Numbers | None:
+    """Days since the epoch; None if one is not in the calendar."""
+    century, year, month, day = pairs.astype(np.int64)
+    months = (century * 100 + year - 1970) * 12 + month - 1
     first_day = months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
     next_month = (months + 1).astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
-    days = first_day + day - 1
-    valid = (
-        (year >= 1)
-        & (offset_hours < 24)
-        & (month >= 1)
-        & (month <= 12)
-        & (day >= 1)
-        & (days < next_month)
-        & (hour < 24)
-        & (minute < 60)
-        & (second < 60)
-    )
-    seconds = days * 86_400 + hour * 3_600 + (minute - offset) * 60 + second
-    return seconds * 1_000_000 + fraction, valid
+    days: Numbers = first_day + day - 1
+    valid = (century + year >= 1) & (month >= 1) & (month <= 12) & (day >= 1) & (days < next_month)
+    return days if valid.all() else None
+
+
+def _shared(pairs: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """One row for all when they are the same: most blocks lie within a day, and a source has one time zone."""
+    return pairs[:, :1] if (pairs == pairs[:, :1]).all() else pairs
+
+
+def _those_there(texts: Sequence[str | None]) -> tuple[Numbers, Numbers]:
+    """Some texts are None: the others as a column of their own."""
+    is_there = np.array([text is not None for text in texts])
+    rows = np.flatnonzero(is_there)
+    micros, invalid = parse([text for text in texts if text is not None])
+    values = np.zeros(len(texts), np.int64)
+    values[rows] = micros
+    is_there[rows[invalid]] = False
+    return values, np.flatnonzero(~is_there)
 
 
 def _one_by_one(texts: Sequence[str | None]) -> tuple[Numbers, Numbers]:
