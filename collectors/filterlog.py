@@ -44,6 +44,7 @@ from ringfence.schema import build_frame
 from ringfence.timestamps import ARRIVAL, DAY_US, NO_DATE, UNKNOWN, TimeTable
 
 MAX_DAYS = 8  # days of arrival whose times are remembered
+MAX_REMEMBERED = 65_536
 MAX_FIELDS = 32  # more than any that is read
 NO_SUBRULE_FREEBSD_10 = 16_777_216
 
@@ -127,6 +128,49 @@ def _head(fields: tuple[str, ...]) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
+class _Numbers(dict[str, int | None]):
+    """Numbers of 16 bits that were seen; null beyond, and for other text."""
+
+    def __missing__(self, text: str) -> int | None:
+        if len(self) >= MAX_REMEMBERED:
+            self.clear()
+        value = self[text] = _number(text, 65_535)
+        return value
+
+
+class _Usual(dict[tuple[str, str], tuple[Any, ...]]):
+    """The values of _REST_COLUMNS for the protocol and the flags of whole TCP and UDP packets that were seen."""
+
+    def __missing__(self, key: tuple[str, str]) -> tuple[Any, ...]:
+        if len(self) >= MAX_REMEMBERED:
+            self.clear()
+        protocol, flags = key
+        value = self[key] = (int(protocol), _tcp_flags(flags) if protocol == "6" else None, None, None, False)
+        return value
+
+
+class _Packets:
+    """Reads the fields from the IP version on; the usual packets by table, all others by `_packet`."""
+
+    def __init__(self) -> None:
+        self._numbers, self._usual = _Numbers(), _Usual()
+
+    def read(self, fields: list[str]) -> Packet:
+        """What the fields say, as `_packet` would."""
+        if len(fields) > 22 and fields[9].startswith("0x"):
+            numbers = self._numbers
+            if fields[8] == "4" and fields[13] == "0" and fields[15] in ("6", "17") and fields[20].isdecimal():
+                rest = self._usual[fields[15], fields[23] if len(fields) > 23 else ""]
+                if len(fields) > 23 or fields[15] == "17":
+                    ends = fields[18] or None, numbers[fields[20]], fields[19] or None, numbers[fields[21]]
+                    return *ends, numbers[fields[17]], rest
+            elif fields[8] == "6" and fields[13] in ("6", "17") and fields[17].isdecimal():
+                size = numbers[fields[14]]
+                ends = fields[15] or None, numbers[fields[17]], fields[16] or None, numbers[fields[18]]
+                return *ends, None if size is None else size + 40, self._usual[fields[13], fields[20]]
+        return _packet(fields)
+
+
 def _packet(fields: list[str]) -> Packet:
     """What the fields from the IP version on say."""
     version = fields[8] if len(fields) > 8 else ""
@@ -191,15 +235,16 @@ class FilterlogDecoder:
         self._tables: dict[int, TimeTable] = {}
         self._addresses = AddressCache()
         self._continuations = Continuations()
+        self._packets = _Packets()
 
     def feed(self, frames: Frames) -> Decoded:
         """Decode every line; each is one row, one Problem, blank, or of another program."""
         lines = Lines(frames, self._continuations.of(frames))
-        days = (frames.received_us // DAY_US).tolist()
+        arrived = frames.received_us.tolist()
         rows: list[int] = []
         found: list[tuple[int, str | None, list[str]]] = []
         for row, text in enumerate(lines.texts):
-            record = None if text is None else self._record(lines, row, text, days[row])
+            record = None if text is None else self._record(lines, row, text, arrived[row])
             if record is not None:
                 rows.append(row)
                 found.append(record)
@@ -207,9 +252,9 @@ class FilterlogDecoder:
         problems = sorted(lines.problems, key=lambda problem: problem.row or 0)
         return Decoded(tables, len(rows), problems, lines.filtered)
 
-    def _record(self, lines: Lines, row: int, text: str, day: int) -> tuple[int, str | None, list[str]] | None:
+    def _record(self, lines: Lines, row: int, text: str, arrived: int) -> tuple[int, str | None, list[str]] | None:
         """Time, hostname and fields of a line; None when it was accounted for otherwise."""
-        if not text.strip():
+        if not text or text.isspace():
             lines.leave_out("blank")
             return None
         time: str | None = None
@@ -234,9 +279,9 @@ class FilterlogDecoder:
             detail = f"filterlog's line has {len(fields)} values; at least 8 are needed, the last of them the direction"
             lines.refuse(row, ProblemCode.MALFORMED, detail)
             return None
-        micros = self._time(day)[time]
-        if micros == ARRIVAL and lines.frames.received_us[row]:
-            micros = int(lines.frames.received_us[row])
+        micros = self._time(arrived // DAY_US)[time]
+        if micros == ARRIVAL and arrived:
+            micros = arrived
         if micros <= ARRIVAL:
             lines.refuse(row, ProblemCode.MALFORMED, _WHY[micros])
             return None
@@ -253,7 +298,7 @@ class FilterlogDecoder:
     def _table(self, lines: Lines, rows: list[int], found: list[tuple[int, str | None, list[str]]]) -> pl.DataFrame:
         micros, hosts, fields = zip(*found, strict=True)
         heads = [tuple(parts[:8]) for parts in fields]
-        source, sport, destination, dport, length, rest = zip(*map(_packet, fields), strict=True)
+        source, sport, destination, dport, length, rest = zip(*map(self._packets.read, fields), strict=True)
         columns: dict[str, Any] = {
             **lines.columns(rows, self._observer, self._keep_original),
             **spread(EventClass.PF, _HEAD_COLUMNS, heads, _head),

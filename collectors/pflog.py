@@ -78,6 +78,7 @@ NO_PID = 100_000  # PID_MAX + 1, sys/proc.h
 NO_PID_NETBSD = 30_001  # PID_MAX + 1 of NetBSD
 NO_PID_OLD = 32_767  # PID_MAX + 1 of OpenBSD when it wrote shorter headers (usr.sbin/tcpdump/print-pflog.c 1.20)
 NO_RULE = 0xFFFFFFFF  # if_pflog.c: hdr.subrulenr = -1
+NO_RULE_FREEBSD_10 = 0x01000000  # if_pflog.c of FreeBSD 10: hdr.subrulenr = 1, on a little-endian machine
 
 # pfvar.h: enum { PF_PASS, PF_DROP, ... PF_SYNPROXY_DROP }, and what each system added
 SHARED_ACTIONS = (
@@ -542,7 +543,7 @@ def _verdict(records: _Records) -> dict[str, Any]:
         "observer.egress.interface.name": _only(interface, direction == PF_OUT),
         "rule.ruleset": ruleset,
         "ringfence.pf.rule": record["rulenr"].astype(np.uint32),
-        "ringfence.pf.subrule": _nullable(record["subrulenr"], record["subrulenr"] != NO_RULE),
+        "ringfence.pf.subrule": _nullable(record["subrulenr"], _has_subrule(record)),
     }
     if layout.has("uid"):
         nobody = _NO_PIDS[layout.length == OPENBSD_LENGTH][dialects]
@@ -562,6 +563,16 @@ _NO_PIDS = {
     now: np.array([NO_PID if now else NO_PID_OLD, NO_PID, NO_PID_NETBSD, NO_PID], np.int64)  # by DIALECTS
     for now in (False, True)
 }
+
+
+def _has_subrule(record: Void) -> Bools:
+    """Rows with a rule inside an anchor; FreeBSD 10 writes the number of none outside of anchors as its CPU has 1."""
+    known: Bools = record["subrulenr"] != NO_RULE
+    odd = record["subrulenr"] == NO_RULE_FREEBSD_10
+    if odd.any():
+        rulesets = np.ascontiguousarray(record["names"]).view(np.uint8).reshape(-1, 32)[:, 16]
+        known &= ~odd | (rulesets != 0)
+    return known
 
 
 def _process(pids: npt.NDArray[Any], nobody: Ints) -> pl.Series:

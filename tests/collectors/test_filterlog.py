@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from collectors import syslog
-from collectors.filterlog import KIND, FilterlogConfig, FilterlogDecoder, recognise
+from collectors.filterlog import KIND, FilterlogConfig, FilterlogDecoder, _packet, _Packets, recognise
 from collectors.lines import MAX_LINE_BYTES
 from collectors.syslog import SyslogFramer
 from ringfence.batch import Decoded, EventClass, Frames, ProblemCode, Source, frames_of
@@ -307,6 +307,25 @@ def test_decoding_gives_what_was_encoded(
     assert (row["source.port"], row["destination.port"], row["network.iana_number"]) == (sport, dport, protocol[0])
     assert (row["ringfence.pf.rule"], row["ringfence.pf.action"], row["ringfence.pf.direction"]) == (rule, action, way)
     assert (row["ringfence.pf.tracker"], row["network.bytes"]) == (None if tracker == "0" else tracker, length + 40 * v6)
+
+
+fields = st.one_of(
+    st.sampled_from(["4", "6", "0", "17", "58", "1", "0x0", "0x10", "error='x'", "S", "SA", "X", "", "10.1.0.5", "datalength=4", "70000", "errormsg='"]),
+    st.integers(0, 70_000).map(str),
+)  # fmt: skip
+usual = st.sampled_from(
+    [V4.format(6, "tcp") + "1,2,0,S", V4.format(17, "udp") + "1,2,3", V6.format("TCP", 6) + "1,2,0,SA,1,,,", TCP]
+).map(lambda line: line.split(","))
+
+
+@settings(max_examples=500)
+@given(st.one_of(usual, st.lists(fields, max_size=30)), st.lists(st.tuples(st.integers(8, 25), fields), max_size=3))
+def test_the_table_of_usual_packets_says_what_the_slow_way_says(values: list[str], changes: list[tuple[int, str]]) -> None:
+    for at, text in changes:
+        if at < len(values):
+            values[at] = text
+
+    assert _Packets().read(list(values)) == _packet(list(values))
 
 
 def test_the_format_is_recognised_and_syslog_leaves_it_alone() -> None:

@@ -123,6 +123,10 @@ def guessed(length: int, af: int) -> Dialect:
     return "openbsd" if length in (45, 48) and af != 28 else "freebsd"
 
 
+def no_subrule(header: bytes) -> bool:
+    return word(header, 40) == 0xFFFFFFFF or (word(header, 40) == 0x01000000 and header[20] == 0)
+
+
 def scalar(frame: bytes, position: int, order: Order, nanoseconds: bool, dialect: Dialect | None = None) -> dict[str, Any]:
     """One record, decoded without numpy."""
     seconds, fraction, _, wirelen = struct.unpack_from(f"{order}IIII", frame)
@@ -153,7 +157,7 @@ def scalar(frame: bytes, position: int, order: Order, nanoseconds: bool, dialect
         "ringfence.pf.reason": dict(enumerate(REASONS[system])).get(header[3], f"unknown({header[3]})"),
         "ringfence.pf.direction": {1: "in", 2: "out"}.get(direction, f"unknown({direction})"),
         "ringfence.pf.rule": word(header, 36),
-        "ringfence.pf.subrule": None if word(header, 40) == 0xFFFFFFFF else word(header, 40),
+        "ringfence.pf.subrule": None if no_subrule(header) else word(header, 40),
         "rule.ruleset": names[1],
         "ringfence.pf.truncated": packet["truncated"],
     }
@@ -181,7 +185,7 @@ def scalar(frame: bytes, position: int, order: Order, nanoseconds: bool, dialect
 
 
 octets = st.integers(0, 255)
-numbers = st.one_of(st.integers(0, 0xFFFFFFFF), st.sampled_from([0, 100_000, 0xFFFFFFFF]))
+numbers = st.one_of(st.integers(0, 0xFFFFFFFF), st.sampled_from([0, 100_000, 0xFFFFFFFF, 0x01000000]))
 pids = st.one_of(st.integers(-(2**31), 2**31 - 1), st.sampled_from([0, 100_000, 32_767, 30_001]))
 ports = st.integers(0, 65535)
 addresses4 = st.binary(min_size=4, max_size=4)
@@ -310,6 +314,15 @@ def test_headers_of_several_systems_in_one_file_keep_their_order() -> None:
     assert [row["ringfence.pf.rule"] for row in found] == [*LENGTHS, *LENGTHS]
     assert {row["ringfence.pf.rule"] for row in found if row["ringfence.pf.ridentifier"] == 7} == {49, 52, 68, 69, 72}
     assert all(row["source.port"] == 40000 for row in found)
+
+
+def test_freebsd_10_marks_no_subrule_in_its_own_byte_order() -> None:
+    packet = ip4(A4, B4, 6, tcp(40000, 22))
+    outside, inside = (
+        one(Pflog(length=61, subrulenr=0x01000000, ruleset=ruleset).encode() + packet) for ruleset in (b"", b"blue")
+    )
+
+    assert (outside["ringfence.pf.subrule"], inside["ringfence.pf.subrule"]) == (None, 0x01000000)
 
 
 def test_ipv6_of_another_system_is_no_ipv6_here() -> None:
