@@ -45,7 +45,9 @@ SECOND_US = 1_000_000
 MADE_US = 1_790_000_000 * SECOND_US + 500_000
 
 
-def decode(datagrams: Sequence[bytes], decoder: NetflowDecoder | None = None, source: Source = EXPORTER) -> Decoded:
+def decode(
+    datagrams: Sequence[bytes], decoder: NetflowDecoder | ExportDecoder | None = None, source: Source = EXPORTER
+) -> Decoded:
     positions = [number << 16 for number in range(len(datagrams))]
     return (decoder or NetflowDecoder()).feed(frames_of(datagrams, source, 7, positions))
 
@@ -453,3 +455,34 @@ def test_softflowd_is_understood(tmp_path: Path) -> None:
     assert not decoded.problems
     found = {(row["network.iana_number"], row["source.port"], row["destination.port"]) for row in rows(decoded)}
     assert found == {(6, 40000, 22), (6, 22, 40000), (17, 5000, 53), (17, 53, 5000), (1, None, None)}
+
+
+def test_only_exporters_that_are_allowed_are_decoded() -> None:
+    config = NetflowConfig(exporters=("192.0.2.0/28", "2001:db8::/64"))  # type: ignore[arg-type]
+    decoder = ExportDecoder(config.exporters)
+    sent = {
+        name: decode([GOOD], decoder, Source(name, 1))
+        for name in ("192.0.2.1", "192.0.2.16", "2001:db8::1", "fe80::1%eth0", "file")
+    }
+
+    assert {name: decoded.taken for name, decoded in sent.items()} == {
+        "192.0.2.1": 1, "192.0.2.16": 0, "2001:db8::1": 1, "fe80::1%eth0": 0, "file": 0,
+    }  # fmt: skip
+    (problem,) = sent["192.0.2.16"].problems
+    assert (problem.code, problem.row, problem.raw) == (ProblemCode.NOT_ALLOWED, 0, GOOD)
+    assert problem.detail == "192.0.2.16 is in no prefix of `exporters`"
+
+
+def test_a_refused_exporter_between_allowed_ones_leaves_the_rows_of_problems_right() -> None:
+    base = frames_of([GOOD, GOOD, b"x"], EXPORTER, 7, [0, 1 << 16, 2 << 16])
+    frames = dataclasses.replace(base, sources=(EXPORTER, Source("203.0.113.9", 1)), source=np.array([1, 0, 0], np.uint16))
+
+    decoded = ExportDecoder(NetflowConfig(exporters=("192.0.2.0/24",)).exporters).feed(frames)  # type: ignore[arg-type]
+
+    assert decoded.taken == 1
+    assert {problem.row: problem.code for problem in decoded.problems} == {0: ProblemCode.NOT_ALLOWED, 2: ProblemCode.TRUNCATED}
+
+
+def test_prefixes_with_host_bits_are_refused() -> None:
+    with pytest.raises(ValidationError, match="host bits"):
+        NetflowConfig(exporters=("192.0.2.1/24",))  # type: ignore[arg-type]
