@@ -86,7 +86,7 @@ _SSHD = (
         r"User (?P<user>.{1,256}) from (?P<address>\S{1,256}) not allowed because (?P<reason>.*)", "ssh-not-allowed", "failure"
     ),
     Form(
-        rf"(?P<reason>ROOT LOGIN REFUSED) FROM (?:{_PEER}|(?P<address2>\S+)){_PREAUTH}",
+        rf"(?P<reason>ROOT LOGIN REFUSED) FROM (?P<address>\S{{1,256}})(?: port (?P<port>\d{{1,5}}))?{_PREAUTH}",
         "ssh-not-allowed",
         "failure",
         {"user": "root"},
@@ -195,35 +195,36 @@ _FORMS: Mapping[str, Sequence[Form]] = {
     "chfn": _CHANGED,
     "chage": _CHANGED,
 }
-_NAME = re.compile(r"\(\?P<([a-z]+)2?>")
+_NAME = re.compile(r"\(\?P<([a-z]+)>")
+_FIELDS = Said._fields[2:]
 
 
 def _reader(forms: Sequence[Form]) -> Callable[[str], Said | None]:
     """A function that matches all forms at once; group names get the number of their form, since they must differ."""
-    parts = [f"(?P<form{number}>{_NAME.sub(_numbered(number), form.pattern)})" for number, form in enumerate(forms)]
-    match = re.compile(rf"(?:{'|'.join(parts)})\Z", re.ASCII).match
-    fields: dict[str, tuple[Form, dict[str, list[str]]]] = {}
-    for number, form in enumerate(forms):
-        groups: dict[str, list[str]] = {}
-        for found in _NAME.finditer(form.pattern):
-            groups.setdefault(found[1], []).append(_numbered(number)(found)[4:-1])
-        fields[f"form{number}"] = (form, groups)
+    numbered = [_NAME.sub(rf"(?P<\g<1>{number}>", form.pattern) for number, form in enumerate(forms)]
+    parts = [f"(?P<form{number}>{part})" for number, part in enumerate(numbered)]
+    pattern = re.compile(rf"(?:(?!)())?(?:{'|'.join(parts)})\Z", re.ASCII)  # group 1 never matches: fields that a form lacks
+    match, places = pattern.match, pattern.groupindex
+    known = {
+        places[f"form{number}"]: (
+            form,
+            tuple(places.get(f"{field}{number}", 1) for field in _FIELDS),
+            _PEER not in form.pattern,
+        )
+        for number, form in enumerate(forms)
+    }
 
     def read(message: str) -> Said | None:
         found = match(message)
         if found is None:
             return None
-        form, groups = fields[str(found.lastgroup)]
-        values = {
-            name: next((value for key in keys if (value := found[key]) is not None), None) for name, keys in groups.items()
-        }
-        return _by_whom(Said(form.action, form.outcome, **{**values, **form.fixed}))
+        form, groups, loose = known[found.lastindex or 0]
+        said = Said(form.action, form.outcome, *found.group(*groups))
+        if form.fixed:
+            said = said._replace(**form.fixed)
+        return _by_whom(said) if loose else said
 
     return read
-
-
-def _numbered(number: int) -> Callable[[re.Match[str]], str]:
-    return lambda found: f"(?P<{found[0][4:-1]}_{number}>"
 
 
 def _by_whom(said: Said) -> Said:
