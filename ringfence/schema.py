@@ -265,7 +265,7 @@ COLUMNS: tuple[Column, ...] = (
         eve="flow.state",
         zeek="conn: conn_state",
     ),
-    Column("ringfence.flow.reason", _TEXT, _only(_FLOW), "Why the sensor ended the flow.", eve="flow.reason"),
+    Column("ringfence.flow.reason", _TEXT, _only(_FLOW), "Why the sensor ended or dropped the flow.", eve="flow.reason"),
     Column(
         "ringfence.flow.action",
         _TEXT,
