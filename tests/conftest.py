@@ -1,8 +1,12 @@
-"""Options that tests share."""
+"""Options that tests share, and how long Hypothesis may think: as long as it takes, for a busy machine is no failure."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
