@@ -429,8 +429,14 @@ def _segment_json(keys: tuple[str, ...], values: tuple[str | None, ...]) -> str:
 _TYPES: Mapping[str, tuple[str, ...]] = {
     "blocked": ("connection", "denied"), "passed": ("connection", "allowed"), "unknown": ("connection",),
     "block": ("connection", "denied"), "pass": ("connection", "allowed"),
-    "success": ("start",), "failure": ("start",),
+    "ssh-login": ("start",), "sudo": ("start",), "su": ("start",), "doas": ("start",), "login": ("start",),
+    "session-opened": ("start",), "session-closed": ("end",), "ssh-disconnect": ("end",),
+    "user-created": ("user", "creation"), "user-deleted": ("user", "deletion"), "user-changed": ("user", "change"),
+    "group-created": ("group", "creation"), "group-deleted": ("group", "deletion"),
+    "group-member-added": ("group", "change"), "group-member-removed": ("group", "change"),
+    "password-changed": ("user", "change"), "user-locked": ("user", "change"), "user-unlocked": ("user", "change"),
 }  # fmt: skip
+"""event.type of ECS, by the outcome, the word of pf, or what was attempted; anything else has none."""
 _OUTCOMES: Mapping[str, str] = {
     "blocked": "failure",
     "passed": "success",
@@ -439,7 +445,7 @@ _OUTCOMES: Mapping[str, str] = {
     "pass": "success",
 }
 _DECIDED_BY: Mapping[EventClass, str] = {
-    EventClass.BOUNDARY: "ringfence.boundary.outcome", EventClass.PF: "ringfence.pf.action", EventClass.AUTH: "event.outcome",
+    EventClass.BOUNDARY: "ringfence.boundary.outcome", EventClass.PF: "ringfence.pf.action", EventClass.AUTH: "event.action",
 }  # fmt: skip
 _ACTIONS: Mapping[str, str] = {"observed": "boundary-crossing", "simulated": "boundary-test"}
 
