@@ -140,7 +140,7 @@ def _row(name: str, reading: dict[str, Any], reference: dict[str, Any] | None, t
 
 
 def _short(rate: float) -> str:
-    return f"{rate / 1e6:.3g} M" if rate >= 1e6 else f"{rate / 1e3:.3g} k"
+    return f"{rate / 1e6:.3g} M" if rate >= 999_500 else f"{rate / 1e3:.3g} k"
 
 
 def _conditions() -> str:
