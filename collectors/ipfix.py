@@ -16,15 +16,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
-from collectors.elements import Field, Ints
+from collectors.datagrams import DatagramFramer
+from collectors.elements import Field
 from collectors.flowsets import Announced, Header, Refused, SetDecoder
 from ringfence.batch import ProblemCode
 
 VERSION = 10
 HEADER_BYTES = 16
-UNCUT_BYTES = 64 * 1024  # what a dead letter holds of a frame
 _FIRST_DATA_SET = 256
 _TEMPLATES, _OPTIONS = 2, 3
 _ENTERPRISE_BIT = 0x8000
@@ -96,35 +94,8 @@ def _fields(data: bytes, number: int, count: int, position: int, end: int) -> tu
     return tuple(fields), position
 
 
-class IpfixFramer:
+class IpfixFramer(DatagramFramer):
     """Cuts a file of IPFIX messages by the length in each header."""
-
-    head_bytes = 0
-
-    def __init__(self) -> None:
-        self._rest = b""
-        self._uncut = False
-
-    @property
-    def pending(self) -> int:
-        """Bytes taken that are not part of a returned frame yet."""
-        return len(self._rest)
-
-    def cut(self, data: bytes) -> tuple[bytes, Ints]:
-        """Take the next bytes; return the bytes of the frames that are complete and their n + 1 boundaries in them."""
-        data = self._rest + data
-        ends = [0]
-        if not self._uncut:
-            ends += self._walk(data)
-        if self._uncut:
-            ends += range(ends[-1] + UNCUT_BYTES, len(data) + 1, UNCUT_BYTES)
-        self._rest = data[ends[-1] :]
-        return data[: ends[-1]], np.array(ends, np.int64)
-
-    def finish(self) -> tuple[bytes, Ints]:
-        """Return what is left at the end of the stream, which is no complete frame."""
-        rest, self._rest = self._rest, b""
-        return rest, np.array([0, len(rest)] if rest else [0], np.int64)
 
     def _walk(self, data: bytes) -> Iterator[int]:
         position = 0

@@ -30,6 +30,7 @@ import polars as pl
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator
 
 from collectors import ipfix, netflow_v9
+from collectors.datagrams import DatagramFramer
 from collectors.elements import ICMP, SCTP, TCP, UDP, Bools, Ints, Void, age_ms, gather, nullable
 from collectors.flowsets import SetDecoder
 from collectors.sequences import MAX_EXPORTERS, Sequences
@@ -41,7 +42,6 @@ from ringfence.schema import build_frame, together
 VERSION = 5
 HEADER_BYTES, RECORD_BYTES = 24, 48  # tables B-3 and B-4
 MAX_RECORDS = 30  # table B-3, count: 1-30
-UNCUT_BYTES = 64 * 1024  # what a dead letter holds of a frame
 DEFAULT_PORT = 2055  # softflowd(8), nfcapd(1)
 RECEIVE_BUFFER_BYTES = 8 << 20  # 5,500 full datagrams: half a second at 300,000 flows/s
 
@@ -67,35 +67,8 @@ _RECORD = np.dtype(
 )  # fmt: skip
 
 
-class NetflowFramer:
+class NetflowFramer(DatagramFramer):
     """Cuts a file of version 5 datagrams by the record count in each header."""
-
-    head_bytes = 0
-
-    def __init__(self) -> None:
-        self._rest = b""
-        self._uncut = False
-
-    @property
-    def pending(self) -> int:
-        """Bytes taken that are not part of a returned frame yet."""
-        return len(self._rest)
-
-    def cut(self, data: bytes) -> tuple[bytes, Ints]:
-        """Take the next bytes; return the bytes of the frames that are complete and their n + 1 boundaries in them."""
-        data = self._rest + data
-        ends = [0]
-        if not self._uncut:
-            ends += self._walk(data)
-        if self._uncut:
-            ends += range(ends[-1] + UNCUT_BYTES, len(data) + 1, UNCUT_BYTES)
-        self._rest = data[ends[-1] :]
-        return data[: ends[-1]], np.array(ends, np.int64)
-
-    def finish(self) -> tuple[bytes, Ints]:
-        """Return what is left at the end of the stream, which is no complete frame."""
-        rest, self._rest = self._rest, b""
-        return rest, np.array([0, len(rest)] if rest else [0], np.int64)
 
     def _walk(self, data: bytes) -> Iterator[int]:
         position = 0

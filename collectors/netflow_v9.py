@@ -16,15 +16,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
+from collectors.datagrams import DatagramFramer
 from collectors.elements import SCOPE, Field, Ints
 from collectors.flowsets import Announced, Header, Refused, SetDecoder
 from ringfence.batch import ProblemCode
 
 VERSION = 9
 HEADER_BYTES = 20
-UNCUT_BYTES = 64 * 1024  # what a dead letter holds of a frame
 MAX_MESSAGE_BYTES = 65_535  # what a datagram can hold
 _FIRST_DATA_SET = 256
 _TEMPLATES, _OPTIONS = 0, 1
@@ -80,37 +78,17 @@ class V9Wire:
         return 1
 
 
-class V9Framer:
+class V9Framer(DatagramFramer):
     """Cuts a file of version 9 datagrams where the next header begins."""
 
-    head_bytes = 0
-
     def __init__(self) -> None:
-        self._rest = b""
+        super().__init__()
         self._seen = 0
-        self._uncut = False
-
-    @property
-    def pending(self) -> int:
-        """Bytes taken that are not part of a returned frame yet."""
-        return len(self._rest)
-
-    def cut(self, data: bytes) -> tuple[bytes, Ints]:
-        """Take the next bytes; return the bytes of the frames that are complete and their n + 1 boundaries in them."""
-        data = self._rest + data
-        ends = [0]
-        if not self._uncut:
-            ends += self._walk(data)
-        if self._uncut:
-            ends += range(ends[-1] + UNCUT_BYTES, len(data) + 1, UNCUT_BYTES)
-        self._rest = data[ends[-1] :]
-        return data[: ends[-1]], np.array(ends, np.int64)
 
     def finish(self) -> tuple[bytes, Ints]:
         """Return the last datagram, whose end nothing marks but the end of the stream."""
-        rest, self._rest, self._seen = self._rest, b"", 0
-        ends = [*range(0, len(rest), UNCUT_BYTES), len(rest)] if rest else [0]
-        return rest, np.array(ends, np.int64)
+        self._seen = 0
+        return super().finish()
 
     def _walk(self, data: bytes) -> Iterator[int]:
         """The places where a datagram ended. `_seen` is what of the unfinished one has been walked over."""

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from collectors.datagrams import UNCUT_BYTES
 from collectors.netflow import (
     KIND,
-    UNCUT_BYTES,
     ExportDecoder,
     NetflowConfig,
     NetflowDecoder,
