@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -57,6 +58,18 @@ def _wait_for_lines(path: Path, count: int, process: subprocess.Popen[bytes]) ->
             continue
         break
     raise AssertionError(f"{path} did not reach {count} lines")
+
+
+def _read_until(text: bytes, process: subprocess.Popen[bytes]) -> bytes:
+    """What a process writes to stderr up to this text; its end or a minute of silence ends the wait."""
+    assert process.stderr
+    said = b""
+    while text not in said:
+        readable, _, _ = select.select([process.stderr], [], [], 60)
+        more = os.read(process.stderr.fileno(), 65_536) if readable else b""
+        assert more, f"{text!r} is not in {said!r}"
+        said += more
+    return said
 
 
 def test_sigterm_delivers_what_was_taken_and_ends_well(tmp_path: Path) -> None:
@@ -228,9 +241,9 @@ def test_a_full_disk_holds_neither_the_data_nor_the_end(tmp_path: Path) -> None:
         config = _config(tmp_path, CONFIG.replace("path: out", "path: small").replace("follow: true", "follow: false"))
         (tmp_path / "eve.json").write_bytes(b"".join(flow(serial) for serial in range(10_000)))
         with _running("run", config) as process:
-            _wait_for_lines(small / "events.jsonl", 1_000, process)
+            errors = _read_until(b"No space left on device", process)
             process.send_signal(signal.SIGTERM)
-            _, errors = process.communicate(timeout=60)
+            errors += process.communicate(timeout=60)[1]
         subprocess.run(["mount", "-o", "remount,size=60m", small], check=True)
         again = ringfence("run", config)
         lines = (small / "events.jsonl").read_bytes().splitlines()
