@@ -6,8 +6,9 @@ import shutil
 import socket
 import struct
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,3 +77,21 @@ def export(version: int, folder: Path) -> list[bytes]:
                 sent.append(receiver.recv(65_535))
         except TimeoutError:
             return sent
+
+
+def check(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Assert that the decoded rows are the flows of these packets."""
+    found = {(row["network.iana_number"], row["source.port"], row["destination.port"]): row for row in rows}
+    assert set(found) == {
+        (6, 40000, 22),
+        (6, 22, 40000),
+        (17, 5000, 53),
+        (17, 53, 5000),
+        (1, None, None),
+        (6, 41000, 443),
+        (6, 443, 41000),
+    }
+    session = found[6, 40000, 22]
+    assert (session["source.packets"], session["source.bytes"], session["ringfence.tcp.source_flags"]) == (3, 170, 0x1B)
+    assert session["event.start"] == START_S * 1_000_000
+    assert (found[1, None, None]["ringfence.icmp.type"], found[6, 443, 41000]["ringfence.tcp.source_flags"]) == (8, 0x14)
