@@ -41,9 +41,8 @@ from ringfence.addresses import AddressCache
 from ringfence.batch import Decoded, EventClass, Frames, ProblemCode
 from ringfence.component import BuildContext, Collector, Format, Status
 from ringfence.schema import build_frame
-from ringfence.timestamps import ARRIVAL, DAY_US, NO_DATE, UNKNOWN, TimeTable
+from ringfence.timestamps import ARRIVAL, DAY_US, WHY_NO_TIME, DayTables, TimeTable
 
-MAX_DAYS = 8  # days of arrival whose times are remembered
 MAX_REMEMBERED = 65_536
 MAX_FIELDS = 32  # more than any that is read
 NO_SUBRULE_FREEBSD_10 = 16_777_216
@@ -91,11 +90,6 @@ _HEAD_COLUMNS = (
 )  # fmt: skip
 _REST_COLUMNS = ("network.iana_number", "ringfence.tcp.source_flags", "ringfence.icmp.type", "ringfence.icmp.code",
                  "ringfence.pf.truncated")  # fmt: skip
-_WHY = {
-    ARRIVAL: "there is no time and its arrival is not known",
-    UNKNOWN: "the time has no year and its arrival is not known; set the option year",
-    NO_DATE: "the time is no date of the calendar",
-}
 
 Packet = tuple[str | None, int | None, str | None, int | None, int | None, tuple[Any, ...]]
 """Source, its port, destination, its port, length, and the values of _REST_COLUMNS."""
@@ -231,8 +225,7 @@ class FilterlogDecoder:
     def __init__(self, observer: str | None = None, keep_original: bool = True, year: int | None = None) -> None:
         self._observer = observer
         self._keep_original = keep_original
-        self._year = year
-        self._tables: dict[int, TimeTable] = {}
+        self._times = DayTables(lambda day: TimeTable(year, day))
         self._addresses = AddressCache()
         self._continuations = Continuations()
         self._packets = _Packets()
@@ -279,21 +272,13 @@ class FilterlogDecoder:
             detail = f"filterlog's line has {len(fields)} values; at least 8 are needed, the last of them the direction"
             lines.refuse(row, ProblemCode.MALFORMED, detail)
             return None
-        micros = self._time(arrived // DAY_US)[time]
+        micros = self._times[arrived // DAY_US][time]
         if micros == ARRIVAL and arrived:
             micros = arrived
         if micros <= ARRIVAL:
-            lines.refuse(row, ProblemCode.MALFORMED, _WHY[micros])
+            lines.refuse(row, ProblemCode.MALFORMED, WHY_NO_TIME[micros])
             return None
         return micros, host, fields
-
-    def _time(self, day: int) -> TimeTable:
-        table = self._tables.get(day)
-        if table is None:
-            if len(self._tables) >= MAX_DAYS:
-                self._tables.clear()
-            table = self._tables[day] = TimeTable(self._year, day)
-        return table
 
     def _table(self, lines: Lines, rows: list[int], found: list[tuple[int, str | None, list[str]]]) -> pl.DataFrame:
         micros, hosts, fields = zip(*found, strict=True)

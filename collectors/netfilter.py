@@ -38,6 +38,7 @@ from ringfence.addresses import AddressCache
 from ringfence.batch import Decoded, EventClass, Frames, Problem, ProblemCode
 from ringfence.component import BuildContext, Collector, Format, Status
 from ringfence.schema import build_frame, together
+from ringfence.timestamps import ARRIVAL, WHY_NO_TIME
 
 MAX_PREFIX = 128  # NF_LOG_PREFIXLEN
 MAX_CHARS = 4096  # the kernel cuts a line at 1,024 bytes (LOG_LINE_MAX)
@@ -161,7 +162,7 @@ class NetfilterDecoder:
             if match is None or problem.row is None:
                 left.append(problem)
             elif not frames.received_us[problem.row]:
-                detail = "there is no time and its arrival is not known"
+                detail = WHY_NO_TIME[ARRIVAL]
                 left.append(replace(problem, detail=detail, offset=0, path=None))
             else:
                 rows.append(problem.row)

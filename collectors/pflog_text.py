@@ -42,10 +42,9 @@ from ringfence.addresses import AddressCache
 from ringfence.batch import Decoded, EventClass, Frames, ProblemCode
 from ringfence.component import BuildContext, Collector, Format, Status
 from ringfence.schema import build_frame
-from ringfence.timestamps import ARRIVAL, DAY_US, NO_DATE, UNKNOWN, TimeTable
+from ringfence.timestamps import ARRIVAL, DAY_US, NO_DATE, WHY_NO_TIME, DayTables, TimeTable
 from ringfence.yamlfile import ConfigPath
 
-MAX_TABLES = 8  # days of arrival whose times are remembered
 MAX_REMEMBERED = 65_536
 RELATIVE_SECS = 100_000_000  # 1973: no pf wrote anything then
 NO_PIDS = frozenset({0, 100_000, 32_767})  # what OpenBSD has where there is no process, now and before
@@ -232,9 +231,7 @@ class _Clock(TimeTable):
 RELATIVE = ARRIVAL - 3
 NO_DAY = ARRIVAL - 4
 _WHY = {
-    ARRIVAL: "there is no time and its arrival is not known",
-    UNKNOWN: "the time has no year and its arrival is not known; set the option year",
-    NO_DATE: "the time is no date of the calendar",
+    **WHY_NO_TIME,
     RELATIVE: "the time is relative to another line; accepted: tcpdump -tt, -tttt, OpenBSD's -ttt",
     NO_DAY: "the time has no date and its arrival is not known; set the option day, or use tcpdump -tt",
 }
@@ -248,9 +245,8 @@ class PflogTextDecoder:
     ) -> None:
         self._observer = observer
         self._keep_original = keep_original
-        self._year = year
         self._day = day
-        self._clocks: dict[int, _Clock] = {}
+        self._clocks = DayTables(lambda arrival_day: _Clock(year, day, arrival_day))
         self._addresses = AddressCache()
         self._continuations = Continuations()
         self._ports, self._heads = _Numbers(65_535), _Heads()
@@ -285,9 +281,9 @@ class PflogTextDecoder:
         seconds, fractions = [group[0] for group in groups], [group[1] for group in groups]
         days = arrived // DAY_US
         if days.min() == days.max():
-            values: Iterable[int] = map(self._clock(int(days[0])).__getitem__, seconds)
+            values: Iterable[int] = map(self._clocks[int(days[0])].__getitem__, seconds)
         else:
-            values = [self._clock(day)[text] for day, text in zip(days.tolist(), seconds, strict=True)]
+            values = [self._clocks[day][text] for day, text in zip(days.tolist(), seconds, strict=True)]
         micros = np.fromiter(values, np.int64, len(groups))
         known = micros > ARRIVAL
         parts = [0 if text is None else int(text if len(text) == 6 else (text + "000000")[:6]) for text in fractions]
@@ -300,13 +296,6 @@ class PflogTextDecoder:
             )
             micros[known & of_day & (arrived != 0) & (micros > arrived + DAY_US // 2)] -= DAY_US
         return micros
-
-    def _clock(self, day: int) -> _Clock:
-        if day not in self._clocks:
-            if len(self._clocks) >= MAX_TABLES:
-                self._clocks.clear()
-            self._clocks[day] = _Clock(self._year, self._day, day)
-        return self._clocks[day]
 
     def _table(self, lines: Lines, rows: list[int], groups: list[Any], micros: Ints) -> pl.DataFrame:
         _, _, heads, source, sport, destination, dport, rest = zip(*groups, strict=True)

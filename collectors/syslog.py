@@ -43,11 +43,10 @@ from ringfence.addresses import AddressCache, HostPort
 from ringfence.batch import Decoded, EventClass, Frames, Problem, ProblemCode
 from ringfence.component import BuildContext, Collector, Format, Shell, Status
 from ringfence.schema import build_frame
-from ringfence.timestamps import ARRIVAL, DAY_US, NO_DATE, UNKNOWN, TimeTable
+from ringfence.timestamps import ARRIVAL, DAY_US, NO_DATE, WHY_NO_TIME, DayTables, TimeTable
 from ringfence.yamlfile import ConfigPath
 
 MAX_FRAME_BYTES = MAX_LINE_BYTES
-MAX_DAYS = 8  # days of arrival whose times are remembered
 
 Ints = npt.NDArray[np.int64]
 Fields = tuple[str | None, str | None, str | None, str | None, str | None, str | None, str | None, str | None]
@@ -195,8 +194,7 @@ class SyslogDecoder:
     def __init__(self, observer: str | None = None, keep_original: bool = True, year: int | None = None) -> None:
         self._observer = observer
         self._keep_original = keep_original
-        self._year = year
-        self._times: dict[int, TimeTable] = {}
+        self._times = DayTables(lambda day: TimeTable(year, day))
         self._addresses = AddressCache()
         self._continuations = Continuations(MAX_FRAME_BYTES)
 
@@ -211,7 +209,9 @@ class SyslogDecoder:
         bad = np.flatnonzero(times <= ARRIVAL).tolist()
         if bad:
             for index in bad:
-                block.refuse(rows[index], *_explain_time(int(times[index])), block.place_of_time(rows[index]))
+                block.refuse(
+                    rows[index], ProblemCode.MALFORMED, WHY_NO_TIME[int(times[index])], block.place_of_time(rows[index])
+                )
             dropped = set(bad)
             rows = [row for index, row in enumerate(rows) if index not in dropped]
             times = times[times > ARRIVAL]
@@ -228,20 +228,13 @@ class SyslogDecoder:
         arrived = received_us[rows]
         days = arrived // DAY_US
         if len(days) and days.min() == days.max():
-            values = map(self._table(int(days[0])).__getitem__, texts)
+            values = map(self._times[int(days[0])].__getitem__, texts)
         else:
-            values = map(lambda day, text: self._table(day)[text], days.tolist(), texts)
+            values = map(lambda day, text: self._times[day][text], days.tolist(), texts)
         micros = np.fromiter(values, np.int64, len(texts))
         at_arrival = (micros == ARRIVAL) & (arrived != 0)
         micros[at_arrival] = arrived[at_arrival]
         return micros
-
-    def _table(self, day: int) -> TimeTable:
-        if day not in self._times:
-            if len(self._times) >= MAX_DAYS:
-                self._times.clear()
-            self._times[day] = TimeTable(self._year, day)
-        return self._times[day]
 
     def _tables(self, block: _Block, rows: list[int], found: list[Any], times: Ints) -> dict[EventClass, pl.DataFrame]:
         pri, _, host, app, procid, msgid, data, message = zip(*found, strict=True)
@@ -499,14 +492,6 @@ def _explain_header(text: str, place: int) -> tuple[ProblemCode, str, int]:
     while found := element.match(text, place):
         place = found.end()
     return ProblemCode.MALFORMED, 'STRUCTURED-DATA is not - or [id name="value" ...]', place
-
-
-def _explain_time(mark: int) -> tuple[ProblemCode, str]:
-    if mark == NO_DATE:
-        return ProblemCode.MALFORMED, "the time is no date of the calendar"
-    if mark == UNKNOWN:
-        return ProblemCode.MALFORMED, "the time has no year and its arrival is not known; set the option year"
-    return ProblemCode.MALFORMED, "there is no time and its arrival is not known"
 
 
 def recognise(first: bytes) -> bool:

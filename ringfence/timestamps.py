@@ -6,7 +6,7 @@ else goes through datetime.fromisoformat, one text at a time. `TimeTable` reads 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -103,11 +103,17 @@ def _one(text: str | None) -> int | None:
 
 
 MAX_TIMES = 65_536
+MAX_DAYS = 8  # days of arrival whose times are remembered
 DAY_US = 86_400_000_000
 YEARS_BACK = 8  # February 29 may be as far away
 ARRIVAL = -(1 << 62)  # there is no time: that of arrival stands for it
 UNKNOWN = ARRIVAL - 1  # the year cannot be known
 NO_DATE = ARRIVAL - 2  # this is no date of the calendar
+WHY_NO_TIME = {
+    ARRIVAL: "there is no time and its arrival is not known",
+    UNKNOWN: "the time has no year and its arrival is not known; set the option year",
+    NO_DATE: "the time is no date of the calendar",
+}
 _MONTHS = {
     name: number
     for number, name in enumerate(("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"), 1)
@@ -162,3 +168,17 @@ class TimeTable(dict[str | None, int]):
             if not self._day or micros < (self._day + 2) * DAY_US:
                 return micros
         return NO_DATE
+
+
+class DayTables(dict[int, TimeTable]):
+    """The tables of the days of arrival that were seen lately; `make` makes that of a day."""
+
+    def __init__(self, make: Callable[[int], TimeTable]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, day: int) -> TimeTable:
+        if len(self) >= MAX_DAYS:
+            self.clear()
+        table = self[day] = self._make(day)
+        return table
