@@ -1,0 +1,215 @@
+"""All rules at once on a table of events: one scan of each text column for literals, then exact tests of the few rows left.
+
+Of a rule's condition an *anchor* is drawn: literals of which at least one must occur, with the place where it must stand
+in its value. Rows with none of them cannot match. Of several possible anchors that of an AND is the one with the fewest
+hits in a sample of events; until there is one, that with the longest literals. Rules without an anchor are read as masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import ahocorasick_rs
+import numpy as np
+
+from ringfence.sigma.masks import Masks
+from ringfence.sigma.required import literal_of
+from ringfence.sigma.rows import Program, program
+from ringfence.sigma.rules import Rule
+from ringfence.sigma.table import WHOLE, Rows, Table
+from ringfence.sigma.tree import And, Keyword, Node, Number, Or, Regex, Shape, Text, fold, shape_of
+
+SAMPLE_ROWS = 1_000
+MASK_SHARE = 0.25
+"""Where an anchor leaves more of the rows than this, masks are cheaper than a test of each."""
+MANY_ROWS = 64
+
+
+class Literal(NamedTuple):
+    """A folded text that must occur in a field; at the start or the end of its value, or both."""
+
+    field: str
+    text: str
+    at_start: bool
+    at_end: bool
+
+
+Anchor = frozenset[Literal]
+
+
+class Match(NamedTuple):
+    """The rows in which a rule holds, in ascending order."""
+
+    rule: Rule
+    rows: Rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    rule: Rule
+    bind: Program
+    is_anchored: bool
+
+
+Weight = Callable[[Literal], float]
+
+
+class Engine:
+    """Rules on tables whose fields they name. `is_text` tells which fields are worth a scan."""
+
+    def __init__(self, rules: Iterable[Rule], is_text: Callable[[str], bool] = lambda field: True) -> None:
+        self._is_text = is_text
+        self._rules = [
+            _Compiled(rule, program(rule.condition), _anchor(rule.condition, is_text, _shortness) is not None) for rule in rules
+        ]
+        self._scans = self._scans_of(_shortness)
+        self._is_sampled = False
+
+    def match(self, table: Table) -> list[Match]:
+        """Every rule that holds somewhere, in the order of the rules."""
+        if not self._is_sampled and table.height >= SAMPLE_ROWS:
+            self._sample(table)
+        masks = Masks(table)
+        candidates = self._candidates(table)
+        matches = []
+        for number, compiled in enumerate(self._rules):
+            rows = candidates.get(number) if compiled.is_anchored else np.arange(table.height)
+            if rows is not None and len(rows):
+                rows = _test(compiled, table, masks, rows)
+                if len(rows):
+                    matches.append(Match(compiled.rule, rows))
+        return matches
+
+    def _candidates(self, table: Table) -> dict[int, Rows]:
+        """For each rule with an anchor the rows that have it; rules without any such row are absent."""
+        codes = [scan.codes(table, len(self._rules)) for scan in self._scans]
+        pairs = np.unique(np.concatenate([*codes, np.zeros(0, np.int64)]))
+        rules, rows = np.divmod(pairs, max(table.height, 1))
+        edges = np.flatnonzero(np.diff(rules, prepend=-1, append=-1))
+        return {
+            int(rules[start]): rows[start:stop] for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
+        }
+
+    def _scans_of(self, weight: Weight) -> list[_Scan]:
+        wanted: dict[str, dict[Literal, list[int]]] = {}
+        for number, compiled in enumerate(self._rules):
+            for literal in _anchor(compiled.rule.condition, self._is_text, weight) or ():
+                wanted.setdefault(literal.field, {}).setdefault(literal, []).append(number)
+        return [_Scan(field, literals) for field, literals in wanted.items()]
+
+    def _sample(self, table: Table) -> None:
+        """Choose anchors anew, by how often each literal occurs in the first rows."""
+        self._is_sampled = True
+        every: dict[str, dict[Literal, list[int]]] = {}
+        for compiled in self._rules:
+            for literal in _literals(compiled.rule.condition, self._is_text):
+                every.setdefault(literal.field, {})[literal] = [0]
+        head = table.head(SAMPLE_ROWS)
+        hits: dict[Literal, int] = {}
+        for field, literals in every.items():
+            hits |= _Scan(field, literals).hits(head)
+        self._scans = self._scans_of(lambda literal: hits[literal] + _shortness(literal))
+
+
+def _shortness(literal: Literal) -> float:
+    return 1 / len(literal.text)
+
+
+def _test(compiled: _Compiled, table: Table, masks: Masks, rows: Rows) -> Rows:
+    if len(rows) > MANY_ROWS and len(rows) >= MASK_SHARE * table.height:
+        return rows[masks.of(compiled.rule.condition)[rows]]
+    return np.array(list(filter(compiled.bind(table), rows.tolist())), np.int64)
+
+
+class _Scan:
+    """One automaton for all literals that are wanted in one field."""
+
+    def __init__(self, field: str, literals: dict[Literal, list[int]]) -> None:
+        self._field = field
+        self._literals = list(literals)
+        texts = list(dict.fromkeys(literal.text.encode() for literal in literals))
+        number = {text: place for place, text in enumerate(texts)}
+        self._automaton = ahocorasick_rs.BytesAhoCorasick(texts)
+        entries = sorted(
+            (number[literal.text.encode()], literal.at_start, literal.at_end, rule, place)
+            for place, (literal, rules) in enumerate(literals.items())
+            for rule in rules
+        )
+        columns = np.array(entries, np.int64).reshape(-1, 5).T
+        self._at_start, self._at_end = columns[1] > 0, columns[2] > 0
+        self._rules, self._places = columns[3], columns[4]
+        self._first = np.searchsorted(columns[0], np.arange(len(texts) + 1))
+
+    def codes(self, table: Table, rules: int) -> Rows:
+        """rule * height + row of each literal found where it must stand."""
+        entries, rows = self._found(table)
+        codes: Rows = self._rules[entries] * table.height + rows
+        return codes
+
+    def hits(self, table: Table) -> dict[Literal, int]:
+        """How often each literal was found."""
+        entries, _ = self._found(table)
+        counts = np.bincount(self._places[entries], minlength=len(self._literals))
+        return dict(zip(self._literals, counts.tolist(), strict=True))
+
+    def _found(self, table: Table) -> tuple[Rows, Rows]:
+        """Entries of literals and the rows that have them."""
+        joined = table.joined(self._field)
+        found = [] if joined is None else self._automaton.find_matches_as_indexes(joined.data, overlapping=True)
+        if joined is None or not found:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        texts, starts, ends = np.array(found, np.int64).T
+        values = np.searchsorted(joined.starts, starts, side="right") - 1
+        at_start, at_end = joined.starts[values] == starts, joined.ends[values] == ends
+        first, count = self._first[texts], self._first[texts + 1] - self._first[texts]
+        of = np.repeat(np.arange(len(texts)), count)
+        entries = np.arange(len(of)) - np.repeat(np.cumsum(count) - count, count) + np.repeat(first, count)
+        stands = (at_start[of] | ~self._at_start[entries]) & (at_end[of] | ~self._at_end[entries])
+        rows = values if joined.rows is None else joined.rows[values]
+        return entries[stands], rows[of[stands]]
+
+
+def _anchor(node: Node, is_text: Callable[[str], bool], weight: Weight) -> Anchor | None:
+    """The lightest anchor of a condition; None where any row may match."""
+    match node:
+        case And(children):
+            found = [anchor for child in children if (anchor := _anchor(child, is_text, weight)) is not None]
+            return min(found, key=lambda anchor: sum(map(weight, anchor)), default=None)
+        case Or(children):
+            parts = [_anchor(child, is_text, weight) for child in children]
+            return None if None in parts else frozenset[Literal]().union(*(part for part in parts if part is not None))
+        case leaf:
+            literal = _literal(leaf)
+            return frozenset({literal}) if literal is not None and is_text(literal.field) else None
+
+
+def _literals(node: Node, is_text: Callable[[str], bool]) -> Iterator[Literal]:
+    """All that may become part of an anchor."""
+    match node:
+        case And(children) | Or(children):
+            for child in children:
+                yield from _literals(child, is_text)
+        case leaf:
+            literal = _literal(leaf)
+            if literal is not None and is_text(literal.field):
+                yield literal
+
+
+def _literal(node: Node) -> Literal | None:
+    match node:
+        case Text(field, parts, _):
+            shape, text = shape_of(parts)
+            at_start, at_end = shape in (Shape.EQUALS, Shape.STARTS), shape in (Shape.EQUALS, Shape.ENDS)
+            return Literal(field, fold(text), at_start, at_end) if text and "\0" not in text else None
+        case Number(field, int(value)):
+            return Literal(field, str(value), True, True)
+        case Regex(field, pattern):
+            text = literal_of(pattern)
+            return Literal(field or WHOLE, fold(text), False, False) if text and "\0" not in text else None
+        case Keyword(parts, _):
+            _, text = shape_of(parts)
+            return Literal(WHOLE, fold(text), False, False) if text and "\0" not in text else None
+        case _:
+            return None

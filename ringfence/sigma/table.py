@@ -1,0 +1,110 @@
+"""Events as the evaluators see them: columns by name, as text, folded text or numbers, each made once when first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+Rows = npt.NDArray[np.int64]
+NO_VALUES: Sequence[Any] = ()
+"""Of a field that the events do not have."""
+WHOLE = "*"
+"""The name under which a table gives all text of an event, for keywords."""
+_SEPARATOR = "\0"
+
+
+class Joined(NamedTuple):
+    """The folded text of a column end to end: the bounds of each value in it, and the row of each value."""
+
+    data: bytes
+    starts: Rows
+    ends: Rows
+    rows: Rows | None
+
+
+class Table:
+    """Columns that `find` gives by name; None where the events have no such field. A list column counts as any of its elements."""
+
+    def __init__(self, height: int, find: Callable[[str], pl.Series | None]) -> None:
+        self.height = height
+        self._find = find
+        self._columns: dict[str, pl.Series | None] = {}
+        self._texts: dict[str, Sequence[Any]] = {}
+        self._folded: dict[str, pl.Series | None] = {}
+        self._folded_values: dict[str, Sequence[Any]] = {}
+
+    def head(self, height: int) -> Table:
+        """The first rows."""
+
+        def find(field: str) -> pl.Series | None:
+            column = self.column(field)
+            return None if column is None else column.head(height)
+
+        return Table(min(height, self.height), find)
+
+    def column(self, field: str) -> pl.Series | None:
+        """The column as it is."""
+        if field not in self._columns:
+            self._columns[field] = self._find(field)
+        return self._columns[field]
+
+    def is_list(self, field: str) -> bool:
+        """True where a row has several values."""
+        column = self.column(field)
+        return column is not None and isinstance(column.dtype, pl.List)
+
+    def text(self, field: str) -> pl.Series | None:
+        """The column as text: numbers as digits, true and false as words."""
+        column = self.column(field)
+        if column is None or column.dtype in (pl.String, pl.List(pl.String)):
+            return column
+        if isinstance(column.dtype, pl.List):
+            return column.cast(pl.List(pl.String), strict=False)
+        return column.cast(pl.String, strict=False)
+
+    def folded(self, field: str) -> pl.Series | None:
+        """The column as text without regard to case."""
+        if field not in self._folded:
+            text = self.text(field)
+            if text is not None:
+                text = (
+                    text.list.eval(_folded(pl.element()))
+                    if isinstance(text.dtype, pl.List)
+                    else pl.select(_folded(pl.lit(text))).to_series()
+                )
+            self._folded[field] = text
+        return self._folded[field]
+
+    def values(self, field: str, is_folded: bool) -> Sequence[Any]:
+        """The text of each row; None where there is none, a list where there are several."""
+        known = self._folded_values if is_folded else self._texts
+        if field not in known:
+            column = self.folded(field) if is_folded else self.text(field)
+            known[field] = NO_VALUES if column is None else column.to_list()
+        return known[field]
+
+    def joined(self, field: str) -> Joined | None:
+        """What a scan for literals reads."""
+        column = self.folded(field)
+        if column is None or not self.height:
+            return None
+        rows = None
+        if isinstance(column.dtype, pl.List):
+            sizes = column.list.len().fill_null(0).to_numpy()
+            rows = np.repeat(np.arange(self.height), sizes)
+            column = column.filter(column.list.len().fill_null(0) > 0).explode()
+            if not len(column):
+                return None
+        column = column.fill_null("")
+        ends = np.cumsum(column.str.len_bytes().to_numpy().astype(np.int64) + 1) - 1
+        starts = np.concatenate([np.zeros(1, np.int64), ends[:-1] + 1])
+        return Joined(column.str.join(_SEPARATOR).item().encode(), starts, ends, rows)
+
+
+def _folded(text: pl.Expr) -> pl.Expr:
+    """The same as `tree.fold`."""
+    return text.str.to_lowercase().str.replace_all("\u03c2", "\u03c3", literal=True)
