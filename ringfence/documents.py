@@ -43,7 +43,14 @@ _KIND: Mapping[EventClass, str] = {EventClass.ALERT: "alert", EventClass.DEAD: "
 _TRANSPORTS: dict[int, str] = {number: name for name, number in PROTOCOLS.items() if name not in ("carp", "ipip")}
 _TRANSPORTS[58] = "ipv6-icmp"
 _SEGMENTS = ("source.segment", "destination.segment")
-_ADDRESS_PAIRS = ("source.ip", "destination.ip", "source.nat.ip", "destination.nat.ip")
+_ADDRESS_PAIRS = (
+    "source.ip",
+    "destination.ip",
+    "source.nat.ip",
+    "destination.nat.ip",
+    "ringfence.vxlan.source.ip",
+    "ringfence.vxlan.destination.ip",
+)
 _DATASETS: Mapping[EventClass, str] = {EventClass.BOUNDARY: "ringfence.boundary", EventClass.DEAD: "ringfence.dead"}
 CHUNK_ROWS = 4_096
 """Rows whose text is joined at one time, about 1 KiB each; larger pieces leave the cache and cost a sixth more."""

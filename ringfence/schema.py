@@ -20,7 +20,7 @@ import polars as pl
 from ringfence.batch import EventClass
 
 MAJOR = 1
-MINOR = 2
+MINOR = 3
 VERSION = f"{MAJOR}.{MINOR}"
 
 Render = Literal["plain", "time", "ipv4", "ipv6", "bytes", "event_id", "hidden", "code"]
@@ -75,6 +75,9 @@ _EVE = frozenset({_FLOW, _DNS, _HTTP, _TLS, _SSH, _ALERT, _FILE})
 _ADDRESSED = _WIRE | {_AUTH, _GENERIC, _BOUNDARY}
 _COUNTED = frozenset({_FLOW, _ALERT})
 _HOST = frozenset({_AUTH, _PROCESS, _GENERIC})
+_WATCHED = frozenset({_FLOW, _DNS, _ALERT, _FILE})
+"""Beside `process`, what a sensor inside a host reports: it knows the process that did it."""
+_WATCHED_13 = tuple((event_class, "1.3") for event_class in (_FLOW, _DNS, _ALERT, _FILE))
 _TEXT = pl.String()
 _INT = pl.Int64()
 _PORT = pl.Int32()
@@ -94,6 +97,13 @@ def _nat(side: str, title: str) -> tuple[tuple[str, pl.DataType, str, Render], .
         ("ip", _U32, f"{title} address after rewriting.", "ipv4"),
         ("ip6", _RAW, f"IPv6 {side} address after rewriting; shown as {side}.nat.ip.", "ipv6"),
         ("port", _PORT, f"{title} port after rewriting.", "plain"),
+    )
+
+
+def _tunnel(side: str) -> tuple[tuple[str, pl.DataType, str, Render], ...]:
+    return (
+        ("ip", _U32, f"{side.capitalize()} address of the VXLAN packet: a tunnel endpoint.", "ipv4"),
+        ("ip6", _RAW, f"The same of IPv6; shown as ringfence.vxlan.{side}.ip.", "ipv6"),
     )
 
 
@@ -194,6 +204,11 @@ COLUMNS: tuple[Column, ...] = (
         zeek="inner_vlan, id.ctx.inner_vlan",
     ),
     Column("ringfence.vxlan.vni", _PORT, _WIRE | {_BOUNDARY}, "VXLAN network identifier that the packet travelled in."),
+    *(
+        Column(f"ringfence.vxlan.{side}.{part}", dtype, _only(_FLOW), meaning, since="1.3", render=render)
+        for side in ("source", "destination")
+        for part, dtype, meaning, render in _tunnel(side)
+    ),
     Column(
         "observer.ingress.interface.name",
         _TEXT,
@@ -437,6 +452,7 @@ COLUMNS: tuple[Column, ...] = (
         eve="fileinfo.filename",
         zeek="files: filename",
     ),
+    Column("file.path", _TEXT, _only(_ALERT, _FILE), "Path of the file, as the sensor gives it.", since="1.3"),
     Column("file.size", _INT, _only(_FILE), "Bytes seen of the file.", eve="fileinfo.size", zeek="files: seen_bytes"),
     Column("file.hash.sha256", _TEXT, _only(_FILE), "SHA-256 of the content.", eve="fileinfo.sha256", zeek="files: sha256"),
     Column("file.hash.sha1", _TEXT, _only(_FILE), "SHA-1 of the content.", since="1.2", eve="fileinfo.sha1"),
@@ -504,19 +520,68 @@ COLUMNS: tuple[Column, ...] = (
     ),
     # hosts and people
     Column("host.hostname", _TEXT, _HOST, "Host that wrote the log line."),
-    Column("process.name", _TEXT, _HOST, "Program that wrote it."),
-    Column("process.pid", _INT, _HOST, "Its process id."),
+    Column(
+        "process.name",
+        _TEXT,
+        _HOST | _WATCHED,
+        "Program that wrote the log line, or that acts.",
+        joined=_WATCHED_13,
+    ),
+    Column("process.pid", _INT, _HOST | _WATCHED, "Its process id.", joined=_WATCHED_13),
     Column(
         "process.command_line",
         _TEXT,
-        _only(_PROCESS, _AUTH),
+        _WATCHED | {_PROCESS, _AUTH},
         "Command line as executed, or asked for with sudo or doas.",
-        joined=((_AUTH, "1.2"),),
+        joined=((_AUTH, "1.2"), *_WATCHED_13),
     ),
-    Column("user.name", _TEXT, _only(_AUTH, _PROCESS), "Account concerned: who acts, or is logged in or refused."),
+    Column(
+        "user.name",
+        _TEXT,
+        _WATCHED | {_AUTH, _PROCESS},
+        "Account concerned: who acts, or is logged in or refused.",
+        joined=_WATCHED_13,
+    ),
+    # of processes, and of those that did what a sensor inside a host reports
+    Column("container.id", _TEXT, _WATCHED | {_PROCESS}, "Id of the container, as its runtime gives it.", since="1.3"),
+    Column("container.image.name", _TEXT, _WATCHED | {_PROCESS}, "Image of the container, with its tag.", since="1.3"),
+    Column("container.name", _TEXT, _WATCHED | {_PROCESS}, "Name of the container.", since="1.3"),
+    Column("orchestrator.namespace", _TEXT, _WATCHED | {_PROCESS}, "Kubernetes namespace of the pod.", since="1.3"),
+    Column("orchestrator.resource.name", _TEXT, _WATCHED | {_PROCESS}, "Name of the Kubernetes pod.", since="1.3"),
+    Column(
+        "process.entity_id", _TEXT, _WATCHED | {_PROCESS}, "The sensor's own id of the process, never used again.", since="1.3"
+    ),
+    Column("process.executable", _TEXT, _WATCHED | {_PROCESS}, "Path of the program.", since="1.3"),
+    Column("process.exit_code", _INT, _only(_PROCESS), "Exit code of the process that ended.", since="1.3"),
+    Column("process.hash.md5", _TEXT, _WATCHED | {_PROCESS}, "MD5 of the program.", since="1.3"),
+    Column("process.hash.sha1", _TEXT, _WATCHED | {_PROCESS}, "SHA-1 of the program.", since="1.3"),
+    Column("process.hash.sha256", _TEXT, _WATCHED | {_PROCESS}, "SHA-256 of the program.", since="1.3"),
+    Column(
+        "process.parent.command_line", _TEXT, _WATCHED | {_PROCESS}, "Command line of the process that started it.", since="1.3"
+    ),
+    Column("process.parent.entity_id", _TEXT, _WATCHED | {_PROCESS}, "The sensor's own id of the parent.", since="1.3"),
+    Column("process.parent.executable", _TEXT, _WATCHED | {_PROCESS}, "Path of the parent's program.", since="1.3"),
+    Column("process.parent.name", _TEXT, _WATCHED | {_PROCESS}, "Name of the parent.", since="1.3"),
+    Column("process.parent.pid", _INT, _WATCHED | {_PROCESS}, "Process id of the parent.", since="1.3"),
+    Column("process.working_directory", _TEXT, _WATCHED | {_PROCESS}, "Directory that the process is in.", since="1.3"),
+    Column(
+        "ringfence.process.network_namespace",
+        _INT,
+        _only(_PROCESS, _FLOW),
+        "Inode of the Linux network namespace of the process or packet, as `stat -L /run/netns/NAME` shows it.",
+        since="1.3",
+    ),
+    Column("ringfence.process.signal", _TEXT, _only(_PROCESS), "Signal that ended the process, such as SIGKILL.", since="1.3"),
+    Column("user.id", _TEXT, _WATCHED | {_PROCESS}, "Number of the account.", since="1.3"),
     Column("user.target.name", _TEXT, _only(_AUTH), "Account that it is done to or as: of sudo, su, useradd, ...", since="1.2"),
     Column("group.name", _TEXT, _only(_AUTH), "Group that is made, removed, or got or lost a member.", since="1.2"),
-    Column("event.action", _TEXT, _only(_AUTH), "What was attempted: ssh-login, sudo, su, session-opened, user-created, ..."),
+    Column(
+        "event.action",
+        _TEXT,
+        _only(_AUTH, _PROCESS, _FILE),
+        "What was attempted or done: ssh-login, sudo, su, session-opened, user-created; of processes exec, exit and the like.",
+        joined=((_PROCESS, "1.3"), (_FILE, "1.3")),
+    ),
     Column("event.outcome", _TEXT, _only(_AUTH), "success, failure or unknown, from the actor's view."),
     Column("event.reason", _TEXT, _only(_AUTH), "Why, in the program's words."),
     Column("ringfence.auth.method", _TEXT, _only(_AUTH), "password, publickey, ..."),

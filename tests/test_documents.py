@@ -309,7 +309,7 @@ def reference(batch: Batch, row: dict[str, Any]) -> dict[str, Any]:
 def only_one_version(batch: Batch) -> Batch:
     """No row has both an IPv4 and an IPv6 address at one end, and mapped addresses never come as IPv6."""
     frame = batch.frame
-    for end in ("source", "destination", "source.nat", "destination.nat"):
+    for end in (pair.removesuffix(".ip") for pair in documents._ADDRESS_PAIRS):
         if f"{end}.ip6" in frame.columns:
             four = pl.col(f"{end}.ip").is_not_null() if f"{end}.ip" in frame.columns else pl.lit(False)
             plain = pl.col(f"{end}.ip6").bin.starts_with(bytes(10))
