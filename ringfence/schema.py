@@ -78,6 +78,7 @@ _HOST = frozenset({_AUTH, _PROCESS, _GENERIC})
 _WATCHED = frozenset({_FLOW, _DNS, _ALERT, _FILE})
 """Beside `process`, what a sensor inside a host reports: it knows the process that did it."""
 _WATCHED_13 = tuple((event_class, "1.3") for event_class in (_FLOW, _DNS, _ALERT, _FILE))
+_ENDPOINT = _HOST | _WATCHED
 _TEXT = pl.String()
 _INT = pl.Int64()
 _PORT = pl.Int32()
@@ -447,12 +448,13 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "file.name",
         _TEXT,
-        _only(_FILE),
-        "File name as the protocol carried it.",
+        _only(_FILE, _GENERIC),
+        "File name as the protocol carried it, or of the file or pipe on a host.",
+        joined=((_GENERIC, "1.3"),),
         eve="fileinfo.filename",
         zeek="files: filename",
     ),
-    Column("file.path", _TEXT, _only(_ALERT, _FILE), "Path of the file, as the sensor gives it.", since="1.3"),
+    Column("file.path", _TEXT, _only(_ALERT, _FILE, _GENERIC), "Path of the file, as the sensor gives it.", since="1.3"),
     Column("file.size", _INT, _only(_FILE), "Bytes seen of the file.", eve="fileinfo.size", zeek="files: seen_bytes"),
     Column("file.hash.sha256", _TEXT, _only(_FILE), "SHA-256 of the content.", eve="fileinfo.sha256", zeek="files: sha256"),
     Column("file.hash.sha1", _TEXT, _only(_FILE), "SHA-1 of the content.", since="1.2", eve="fileinfo.sha1"),
@@ -519,7 +521,29 @@ COLUMNS: tuple[Column, ...] = (
         eve="verdict.reject_target",
     ),
     # hosts and people
+    Column(
+        "event.code",
+        _TEXT,
+        _ENDPOINT,
+        "The source's own number for this kind of event, such as the Windows event id.",
+        since="1.3",
+    ),
     Column("host.hostname", _TEXT, _HOST, "Host that wrote the log line."),
+    Column("host.name", _TEXT, _ENDPOINT, "Host on which it happened.", since="1.3"),
+    Column(
+        "source.domain",
+        _TEXT,
+        _only(_AUTH, _FLOW, _ALERT),
+        "Name of the initiator's host, as the source gives it.",
+        since="1.3",
+    ),
+    Column(
+        "destination.domain",
+        _TEXT,
+        _only(_AUTH, _FLOW, _ALERT),
+        "Name of the responder's host, as the source gives it.",
+        since="1.3",
+    ),
     Column(
         "process.name",
         _TEXT,
@@ -531,16 +555,16 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "process.command_line",
         _TEXT,
-        _WATCHED | {_PROCESS, _AUTH},
+        _ENDPOINT,
         "Command line as executed, or asked for with sudo or doas.",
-        joined=((_AUTH, "1.2"), *_WATCHED_13),
+        joined=((_AUTH, "1.2"), (_GENERIC, "1.3"), *_WATCHED_13),
     ),
     Column(
         "user.name",
         _TEXT,
-        _WATCHED | {_AUTH, _PROCESS},
+        _ENDPOINT,
         "Account concerned: who acts, or is logged in or refused.",
-        joined=_WATCHED_13,
+        joined=((_GENERIC, "1.3"), *_WATCHED_13),
     ),
     # of processes, and of those that did what a sensor inside a host reports
     Column("container.id", _TEXT, _WATCHED | {_PROCESS}, "Id of the container, as its runtime gives it.", since="1.3"),
@@ -548,10 +572,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("container.name", _TEXT, _WATCHED | {_PROCESS}, "Name of the container.", since="1.3"),
     Column("orchestrator.namespace", _TEXT, _WATCHED | {_PROCESS}, "Kubernetes namespace of the pod.", since="1.3"),
     Column("orchestrator.resource.name", _TEXT, _WATCHED | {_PROCESS}, "Name of the Kubernetes pod.", since="1.3"),
-    Column(
-        "process.entity_id", _TEXT, _WATCHED | {_PROCESS}, "The sensor's own id of the process, never used again.", since="1.3"
-    ),
-    Column("process.executable", _TEXT, _WATCHED | {_PROCESS}, "Path of the program.", since="1.3"),
+    Column("process.entity_id", _TEXT, _ENDPOINT, "The sensor's own id of the process, never used again.", since="1.3"),
+    Column("process.executable", _TEXT, _ENDPOINT, "Path of the program.", since="1.3"),
     Column("process.exit_code", _INT, _only(_PROCESS), "Exit code of the process that ended.", since="1.3"),
     Column("process.hash.md5", _TEXT, _WATCHED | {_PROCESS}, "MD5 of the program.", since="1.3"),
     Column("process.hash.sha1", _TEXT, _WATCHED | {_PROCESS}, "SHA-1 of the program.", since="1.3"),
@@ -563,7 +585,25 @@ COLUMNS: tuple[Column, ...] = (
     Column("process.parent.executable", _TEXT, _WATCHED | {_PROCESS}, "Path of the parent's program.", since="1.3"),
     Column("process.parent.name", _TEXT, _WATCHED | {_PROCESS}, "Name of the parent.", since="1.3"),
     Column("process.parent.pid", _INT, _WATCHED | {_PROCESS}, "Process id of the parent.", since="1.3"),
+    *(
+        Column(f"process.pe.{part}", _TEXT, _only(_PROCESS, _ALERT), meaning, since="1.3")
+        for part, meaning in (
+            ("company", "Company that the program names in its resources."),
+            ("description", "What the program calls itself in its resources."),
+            ("file_version", "Version in the resources of the program."),
+            ("imphash", "Hash of the imports of the program."),
+            ("original_file_name", "Name that the program was built with."),
+            ("product", "Product in the resources of the program."),
+        )
+    ),
     Column("process.working_directory", _TEXT, _WATCHED | {_PROCESS}, "Directory that the process is in.", since="1.3"),
+    Column(
+        "ringfence.process.integrity_level",
+        _TEXT,
+        _only(_PROCESS, _ALERT),
+        "Windows integrity level: Low, Medium, High, System.",
+        since="1.3",
+    ),
     Column(
         "ringfence.process.network_namespace",
         _INT,
@@ -572,19 +612,35 @@ COLUMNS: tuple[Column, ...] = (
         since="1.3",
     ),
     Column("ringfence.process.signal", _TEXT, _only(_PROCESS), "Signal that ended the process, such as SIGKILL.", since="1.3"),
-    Column("user.id", _TEXT, _WATCHED | {_PROCESS}, "Number of the account.", since="1.3"),
+    Column("user.domain", _TEXT, _ENDPOINT, "Domain or host that the account belongs to.", since="1.3"),
+    Column("user.id", _TEXT, _ENDPOINT, "Number of the account: uid or SID.", since="1.3"),
+    Column("user.target.domain", _TEXT, _only(_AUTH), "Domain of the account that it is done to or as.", since="1.3"),
+    Column("user.target.id", _TEXT, _only(_AUTH), "Number of that account: uid or SID.", since="1.3"),
     Column("user.target.name", _TEXT, _only(_AUTH), "Account that it is done to or as: of sudo, su, useradd, ...", since="1.2"),
     Column("group.name", _TEXT, _only(_AUTH), "Group that is made, removed, or got or lost a member.", since="1.2"),
     Column(
         "event.action",
         _TEXT,
-        _only(_AUTH, _PROCESS, _FILE),
+        _HOST | {_FILE},
         "What was attempted or done: ssh-login, sudo, su, session-opened, user-created; of processes exec, exit and the like.",
-        joined=((_PROCESS, "1.3"), (_FILE, "1.3")),
+        joined=((_PROCESS, "1.3"), (_FILE, "1.3"), (_GENERIC, "1.3")),
     ),
-    Column("event.outcome", _TEXT, _only(_AUTH), "success, failure or unknown, from the actor's view."),
+    Column(
+        "event.outcome",
+        _TEXT,
+        _only(_AUTH, _GENERIC),
+        "success, failure or unknown, from the actor's view.",
+        joined=((_GENERIC, "1.3"),),
+    ),
     Column("event.reason", _TEXT, _only(_AUTH), "Why, in the program's words."),
     Column("ringfence.auth.method", _TEXT, _only(_AUTH), "password, publickey, ..."),
+    Column(
+        "ringfence.auth.logon_type",
+        _INT,
+        _only(_AUTH),
+        "Windows logon type: 2 interactive, 3 network, 10 remote interactive, ...",
+        since="1.3",
+    ),
     Column("ringfence.auth.terminal", _TEXT, _only(_AUTH), "Terminal that it came from, as the program names it.", since="1.2"),
     Column("message", _TEXT, _HOST, "The text of the message."),
     Column("log.syslog.facility.code", _U8, _HOST, "Facility (RFC 5424 6.2.1)."),
@@ -600,6 +656,52 @@ COLUMNS: tuple[Column, ...] = (
         "Structured data as a JSON object, id -> name -> value (RFC 5424 6.3).",
     ),
     Column("ringfence.generic.type", _TEXT, _only(_GENERIC), "The source's own name for the kind of record.", eve="event_type"),
+    # modules, registry and services of hosts, and the event log of Windows
+    Column("dll.code_signature.exists", _BOOL, _only(_GENERIC), "Whether the loaded module is signed.", since="1.3"),
+    Column(
+        "dll.code_signature.status",
+        _TEXT,
+        _only(_GENERIC),
+        "What became of checking its signature: Valid, Expired, ...",
+        since="1.3",
+    ),
+    Column("dll.hash.sha256", _TEXT, _only(_GENERIC), "SHA-256 of the loaded module.", since="1.3"),
+    Column("dll.path", _TEXT, _only(_GENERIC), "Path of the loaded module or driver.", since="1.3"),
+    Column("dll.pe.original_file_name", _TEXT, _only(_GENERIC), "Name that the loaded module was built with.", since="1.3"),
+    Column("log.file.path", _TEXT, _only(_GENERIC), "File that the line was read from.", since="1.3"),
+    Column("powershell.file.script_block_text", _TEXT, _only(_GENERIC), "Text of a block of PowerShell.", since="1.3"),
+    Column("registry.data.strings", _TEXT, _only(_GENERIC), "Value that was set, as text.", since="1.3"),
+    Column("registry.path", _TEXT, _only(_GENERIC), "Key of the Windows registry, with the name of the value.", since="1.3"),
+    Column(
+        "ringfence.access.mask",
+        _TEXT,
+        _only(_GENERIC),
+        "Access rights that were asked for, as Windows writes the mask.",
+        since="1.3",
+    ),
+    Column(
+        "ringfence.access.target",
+        _TEXT,
+        _only(_GENERIC),
+        "Path of the program whose process was opened or got a thread.",
+        since="1.3",
+    ),
+    Column("ringfence.service.command_line", _TEXT, _only(_GENERIC), "What a service that was installed runs.", since="1.3"),
+    Column("service.name", _TEXT, _only(_AUTH, _GENERIC), "Service that was installed, or that a ticket is for.", since="1.3"),
+    Column("winlog.channel", _TEXT, _ENDPOINT, "Windows event log that it was in.", since="1.3"),
+    Column(
+        "winlog.event_data", _TEXT, _ENDPOINT, "The fields of the Windows event as a JSON object, as they came.", since="1.3"
+    ),
+    Column("winlog.logon.id", _TEXT, _only(_AUTH, _PROCESS), "Logon session, as Windows writes its number.", since="1.3"),
+    Column(
+        "winlog.logon.type",
+        _TEXT,
+        _only(_AUTH),
+        "Kind of logon in words: Interactive, Network, RemoteInteractive, ...",
+        since="1.3",
+    ),
+    Column("winlog.provider_name", _TEXT, _ENDPOINT, "Program that wrote the Windows event.", since="1.3"),
+    Column("winlog.record_id", _TEXT, _ENDPOINT, "Number of the event in its Windows event log.", since="1.3"),
     # boundary tests
     Column("ringfence.boundary.id", _TEXT, _only(_BOUNDARY), "from -> to, by segment names."),
     Column("ringfence.boundary.intent", _TEXT, _only(_BOUNDARY), "allow, deny or undeclared, for this service."),
