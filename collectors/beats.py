@@ -18,15 +18,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 import numpy as np
 import polars as pl
 from msgspec.structs import fields
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from collectors import windows
+from collectors.kafka_topic import KafkaTopic, KafkaTopicShell, require_one
 from collectors.lines import Continuations, LineFramer
 from collectors.records import MAX_INT, TRANSPORTS, LineBlock, integers, without
 from collectors.tail import TailShell
@@ -34,7 +36,7 @@ from collectors.windows import UNKNOWN, Meaning
 from ringfence import timestamps
 from ringfence.addresses import AddressCache
 from ringfence.batch import Decoded, EventClass, Frames, ProblemCode
-from ringfence.component import BuildContext, Collector, Format, Status
+from ringfence.component import BuildContext, Collector, Format, Shell, Status
 from ringfence.jsonlines import REFUSALS, decode_lines, explain, locate
 from ringfence.projection import columns_of, struct_for
 from ringfence.schema import BY_NAME, build_frame, frame_schema
@@ -418,33 +420,44 @@ def recognise(first: bytes) -> bool:
 
 
 class Settings(BaseModel):
-    """A file of documents, read once or followed across rotation."""
+    """A file of documents, read once or followed across rotation, or a topic of Kafka."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    path: ConfigPath = Field(description="File to read.")
+    path: ConfigPath | None = Field(default=None, description="File to read.")
+    kafka: KafkaTopic | None = Field(default=None, description="Topic of Kafka to read; exactly one of path and kafka.")
     follow: bool = Field(default=True, description="Go on reading as the file grows and is rotated; else stop at its end.")
     observer: str | None = Field(default=None, description="Name of the sensor; the host of the document when not set.")
     original: Literal["keep", "drop"] = Field(default="keep", description="Keep each document as event.original.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Settings:
+        require_one(self, "path", "kafka")
+        return self
 
 
 class BeatsKind:
     """Entry point `beats`."""
 
     settings = Settings
-    promise = "every complete document once, across restarts and rotation by rename"
+    promise = "file, Kafka: every complete document once, across restarts and rotation by rename"
     status: Status = "experimental"
     sample = "windows: {type: beats, path: /var/log/winlogbeat/events.ndjson}"
     formats = (Format("beats", "JSON documents of Elastic Beats", LineFramer, lambda year: BeatsDecoder(), recognise, "beats"),)
 
     def build(self, settings: Settings, context: BuildContext) -> Collector:
-        """The file through the shell that all file collectors share."""
-        shell = TailShell(settings.path, LineFramer, settings.follow)
-        return Collector("beats", shell, BeatsDecoder(settings.observer, settings.original == "keep"))
+        """Documents through the shell that their file or topic asks for."""
+        return Collector("beats", _shell(settings), BeatsDecoder(settings.observer, settings.original == "keep"))
 
     def resources(self, settings: Settings) -> Sequence[str]:
-        """A file may be read by one collector only."""
-        return (f"file {settings.path}",)
+        """A file or a topic may be read by one collector only."""
+        return (f"file {settings.path}",) if settings.kafka is None else settings.kafka.claims()
+
+
+def _shell(settings: Settings) -> Shell:
+    if settings.kafka is not None:
+        return KafkaTopicShell(settings.kafka)
+    return TailShell(Path(settings.path or ""), LineFramer, settings.follow)
 
 
 KIND = BeatsKind()
