@@ -310,11 +310,16 @@ def _column_leaves(column: Column, frame: pl.DataFrame, escaped: Mapping[str, pl
     elif column.render == "code":
         codes = series.cast(pl.UInt32)
         yield name, _quoted(_DECIMAL[codes])
-        yield "network.transport", _quoted(_NAMES[codes])
+        yield "network.transport", _quoted(transport(series))
     elif column.dtype == pl.String():
         yield name, _quoted(escaped.get(name, series))
     else:
         yield name, Leaf([_number(series)], bool(series.null_count()))
+
+
+def transport(codes: pl.Series) -> pl.Series:
+    """IP protocol numbers as the names of network.transport, null where there is none."""
+    return _NAMES[codes.cast(pl.UInt32)]
 
 
 _DECIMAL = pl.Series([str(number) for number in range(65_536)])
