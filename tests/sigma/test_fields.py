@@ -29,7 +29,7 @@ def matched(source: str, detection: str, event_class: EventClass, columns: dict[
 
 
 def test_process_creation_of_windows_reads_the_columns_of_processes() -> None:
-    columns = {
+    columns: dict[str, list[Any]] = {
         "event.action": ["exec", "exit", "exec", "exec"],
         "process.executable": ["C:\\Windows\\cmd.exe"] * 3 + ["/bin/cmd.exe"],
         "winlog.channel": ["Security", "Security", "System", None],
@@ -44,7 +44,7 @@ def test_process_creation_of_windows_reads_the_columns_of_processes() -> None:
 
 
 def test_a_field_of_windows_without_a_column_is_read_from_the_event_data() -> None:
-    columns = {
+    columns: dict[str, list[Any]] = {
         "winlog.channel": ["Security", "Security", "System"],
         "event.code": ["4624", "4624", "4624"],
         "winlog.event_data": ['{"KeyLength":"0"}', '{"KeyLength":"128"}', '{"KeyLength":"0"}'],
@@ -54,7 +54,7 @@ def test_a_field_of_windows_without_a_column_is_read_from_the_event_data() -> No
 
 
 def test_linux_rules_do_not_see_windows_events() -> None:
-    columns = {
+    columns: dict[str, list[Any]] = {
         "event.action": ["exec", "exec"],
         "process.command_line": ["nc -e /bin/sh", "nc -e /bin/sh"],
         "winlog.channel": [None, "Security"],
@@ -66,7 +66,7 @@ def test_linux_rules_do_not_see_windows_events() -> None:
 
 
 def test_addresses_protocols_and_times_are_text_to_a_rule() -> None:
-    columns = {
+    columns: dict[str, list[Any]] = {
         "@timestamp": [1_795_592_663_000_000] * 3,
         "source.ip": [0x0A000001, 0x0A000002, None],
         "source.ip6": [None, None, bytes.fromhex("20010db8") + bytes(11) + b"\1"],
@@ -82,13 +82,13 @@ def test_addresses_protocols_and_times_are_text_to_a_rule() -> None:
 
 
 def test_keywords_see_the_line_and_all_text() -> None:
-    columns = {"event.original": [b"one \xff EVIL", b"two"], "message": ["x", "evil too"]}
+    columns: dict[str, list[Any]] = {"event.original": [b"one \xff EVIL", b"two"], "message": ["x", "evil too"]}
 
     assert matched("product: linux", "[evil]", EventClass.AUTH, columns) == [0, 1]
 
 
 def test_a_log_of_zeek_without_a_class_is_read_from_its_line() -> None:
-    columns = {
+    columns: dict[str, list[Any]] = {
         "ringfence.generic.type": ["dce_rpc", "dce_rpc", "rdp"],
         "event.original": [b'{"operation":"x","id.orig_h":"10.0.0.1"}', b'{"operation":"y"}', b'{"operation":"x"}'],
     }
