@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from collectors import syslog
 from collectors.filterlog import KIND, FilterlogConfig, FilterlogDecoder, _packet, _Packets, recognise
 from collectors.lines import MAX_LINE_BYTES
-from collectors.syslog import SyslogFramer
+from collectors.rfc6587 import SyslogFramer
 from ringfence.batch import Decoded, EventClass, Frames, ProblemCode, Source, frames_of
 
 SOURCE = Source("filter.log", 0xFEED)
