@@ -48,6 +48,8 @@ class SyslogFramer:
             return b"", NO_FRAMES
         if self._rest:
             data = bytes(self._rest) + data
+        if self._left <= _AT_START and (lines := self._only_lines(data)) is not None:
+            return lines
         bounds = [0]
         while bounds[-1] < len(data):
             if self._left == _AT_START:
@@ -61,6 +63,25 @@ class SyslogFramer:
         """Return the last frame, complete or not."""
         rest, self._rest, self._left = bytes(self._rest), bytearray(), _AT_START
         return rest, np.array([0, len(rest)], np.int64) if rest else NO_FRAMES
+
+    def _only_lines(self, data: bytes) -> tuple[bytes, Ints] | None:
+        """All frames at once where each ends with a newline and none is counted or in pieces; else None."""
+        end = data.rfind(b"\n") + 1
+        octets = np.frombuffer(data, np.uint8)
+        bounds = np.zeros(data.count(b"\n", 0, end) + 1, np.int64)
+        bounds[1:] = np.flatnonzero(octets[:end] == _NEWLINE) + 1
+        first = octets[bounds[1:-1] if end == len(data) else bounds[1:]]
+        may_be_counted = ((first >= _DIGIT_1) & (first <= _DIGIT_9)).any()
+        if self._left == _AT_START and data:
+            may_be_counted |= _DIGIT_1 <= data[0] <= _DIGIT_9
+        if may_be_counted or np.diff(bounds, append=len(data)).max() >= 2 * self._piece:
+            return None
+        if end:
+            self._left = _TO_NEWLINE if end < len(data) else _AT_START
+        elif data:
+            self._left = _TO_NEWLINE
+        self._rest = bytearray(data[end:])
+        return data[:end], bounds
 
     def _must_wait(self, data: bytes) -> bool:
         """True when nothing can be cut yet; spares joining what is held again and again."""
@@ -93,11 +114,13 @@ class SyslogFramer:
 
 _AT_START = 0
 _TO_NEWLINE = -1
+_NEWLINE = ord("\n")
+_DIGIT_1, _DIGIT_9 = ord("1"), ord("9")
 
 
 def _frame_length(data: bytes, start: int) -> int:
     """Length of the counted frame that starts there, `_TO_NEWLINE`, or `_AT_START` when more bytes must tell."""
-    if not 0x31 <= data[start] <= 0x39:
+    if not _DIGIT_1 <= data[start] <= _DIGIT_9:
         return _TO_NEWLINE
     counted = COUNT.match(data, start)
     if counted:

@@ -1,8 +1,7 @@
 """Syslog: RFC 5424, RFC 3164 with its usual deviations, and the framing of both on TCP (RFC 6587) and TLS (RFC 5425).
 
-Messages about logins, accounts and privileges (`collectors/auth_messages.py`) become rows of class auth, all others of
-class generic. Taken as RFC 3164, beside its own
-form: no PRI (a file such as /var/log/auth.log), no hostname, no tag, a tag without process id, an ISO 8601 time, no time
+Messages about logins, accounts and privileges become rows of class auth, queries of name servers of class dns, all others of
+class generic (`collectors/program_messages.py`). Taken as RFC 3164, beside its own form: no PRI (a file such as /var/log/auth.log), no hostname, no tag, a tag without process id, an ISO 8601 time, no time
 at all after a PRI (it is the time of arrival then, section 4.3.2). Spaces and a byte order mark before the MSG of RFC
 5424 are left out, octets that are not UTF-8 become U+FFFD in `message`; `event.original` keeps the message as it came,
 without octet count and newline.
@@ -27,8 +26,7 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import BaseModel
 
-from collectors import auth_messages
-from collectors.auth_messages import Said
+from collectors import program_messages
 from collectors.lines import Continuations
 from collectors.rfc6587 import COUNT, MAX_FRAME_BYTES, SyslogFramer
 from collectors.syslog_message import BSD, IETF, Fields, explain, place_of_time, recognise, structured_data, unusual
@@ -37,7 +35,6 @@ from ringfence import timestamps
 from ringfence.addresses import AddressCache
 from ringfence.batch import Decoded, EventClass, Frames, Problem, ProblemCode
 from ringfence.component import BuildContext, Collector, Format, Status
-from ringfence.schema import build_frame
 from ringfence.timestamps import ARRIVAL, DAY_US, NO_DATE, WHY_NO_TIME, DayTables, TimeTable
 
 Ints = npt.NDArray[np.int64]
@@ -45,7 +42,7 @@ Ints = npt.NDArray[np.int64]
 
 def _machine_times(texts: Sequence[str | None]) -> Ints | None:
     """Times that all have six decimals and `Z`, or all a numeric zone, read at once; None for any others."""
-    if not texts or None in texts:
+    if not texts or texts[0] is None or len(texts[0]) not in (27, 32) or None in texts:
         return None
     lengths = {len(text) for text in texts if text is not None}
     if lengths == {32}:
@@ -115,44 +112,11 @@ class SyslogDecoder:
         columns = block.columns(rows, self._observer, self._keep_original)
         columns |= _header_columns(pri, host, app, procid, msgid, data, message)
         columns["@timestamp"] = pl.Series(times)
-        logins = list(map(auth_messages.read, app, message))
-        auth = [index for index, login in enumerate(logins) if login is not None]
-        tables = {}
-        if auth:
-            ends = self._login_columns([login for login in logins if login is not None])
-            tables[EventClass.AUTH] = build_frame(EventClass.AUTH, _taken(columns, auth, len(rows)) | ends)
-        if len(auth) < len(rows):
-            rest = [index for index, login in enumerate(logins) if login is None]
-            kind = pl.repeat("syslog", len(rest), dtype=pl.String(), eager=True)
-            generic = _taken(columns, rest, len(rows)) | {"ringfence.generic.type": kind}
-            tables[EventClass.GENERIC] = build_frame(EventClass.GENERIC, generic)
-        return tables
-
-    def _login_columns(self, logins: list[Said]) -> dict[str, Any]:
-        action, outcome, reason, method, user, target, group, command, terminal, address, port = zip(*logins, strict=True)
-        ends = self._addresses.column(address)
-        later = {
-            "user.target.name": target,
-            "group.name": group,
-            "process.command_line": command,
-            "ringfence.auth.terminal": terminal,
-        }
-        return {name: values for name, values in later.items() if any(values)} | {
-            "event.action": action,
-            "event.outcome": outcome,
-            "event.reason": reason,
-            "ringfence.auth.method": method,
-            "user.name": user,
-            "source.ip": ends.v4,
-            "source.ip6": ends.v6 if ends.v6 is not None else pl.repeat(None, len(logins), dtype=pl.Binary(), eager=True),
-            "source.port": pl.Series(port, dtype=pl.String).cast(pl.Int32),
-        }
+        return program_messages.tables(app, message, columns, "syslog", self._addresses)
 
 
-def _taken(columns: dict[str, pl.Series], rows: list[int], count: int) -> dict[str, Any]:
-    return dict(columns) if len(rows) == count else {name: values.gather(rows) for name, values in columns.items()}
-
-
+_NEWLINE = ord("\n")
+_NO_DATA = (None, "-")
 _CODES: Mapping[str | None, int] = {None: -1, **{str(code): code for code in range(192)}}
 
 
@@ -181,7 +145,9 @@ def _header_columns(
     if any(msgid):
         columns["log.syslog.msgid"] = _text(msgid)
         columns["log.syslog.version"] = pl.Series(["1" if text else None for text in msgid], dtype=pl.String)
-        columns["ringfence.syslog.structured_data"] = pl.Series(list(map(structured_data, data)), dtype=pl.String)
+        some = any(text not in _NO_DATA for text in set(data))
+        texts = list(map(structured_data, data)) if some else [None] * len(data)
+        columns["ringfence.syslog.structured_data"] = pl.Series(texts, dtype=pl.String)
     return columns
 
 
@@ -228,13 +194,25 @@ class _Block:
         bounds = zip(self._starts.tolist(), self._frames.offsets[1:].tolist(), strict=True)
         if self._is_ascii:
             text = self._frames.data.decode("ascii")
-            texts = [text[start:end].rstrip("\r\n") for start, end in bounds]
+            texts = text.split("\n")[:-1] if self._are_lines() else [text[start:end].rstrip("\r\n") for start, end in bounds]
         else:
             data = self._frames.data
             texts = [data[start:end].decode("utf-8", "replace").rstrip("\r\n") for start, end in bounds]
         for row in self._too_long | self._miscounted.keys():
             texts[row] = ""
         return texts
+
+    def _are_lines(self) -> bool:
+        """True when every frame is uncounted and ends with its only newline, and no text with another end of line."""
+        data, offsets = self._frames.data, self._frames.offsets
+        ends = offsets[1:]
+        return (
+            len(ends) > 0
+            and b"\r" not in data
+            and data.count(b"\n") == len(ends)
+            and bool((np.frombuffer(data, np.uint8)[ends - 1] == _NEWLINE).all())
+            and np.array_equal(self._starts, offsets[:-1])
+        )
 
     def look_again(self, found: list[Fields | None]) -> None:
         """Read the messages that have none of the usual forms; count or refuse what is no message."""
@@ -296,7 +274,8 @@ class _Block:
 
     def _originals(self, rows: list[int]) -> pl.Series:
         if self._is_ascii:
-            return pl.Series([self.texts[row] for row in rows], dtype=pl.String).cast(pl.Binary)
+            texts = self.texts if len(rows) == len(self.texts) else [self.texts[row] for row in rows]
+            return pl.Series(texts, dtype=pl.String).cast(pl.Binary)
         data, starts, ends = self._frames.data, self._starts.tolist(), self._frames.offsets[1:].tolist()
         return pl.Series([data[starts[row] : ends[row]].rstrip(b"\r\n") for row in rows], dtype=pl.Binary)
 
