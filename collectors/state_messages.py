@@ -69,7 +69,7 @@ _WIREGUARD = (
     Form(rf"{_WG}Keypair \d{{1,20}} (?P<after>created) for {_PEER}", "wireguard-keypair"),
     Form(rf"{_WG}Keypair \d{{1,20}} (?P<after>destroyed) for {_PEER}", "wireguard-keypair"),
     Form(
-        rf"{_WG}(?P<reason>Packet has unallowed src IP)(?: \((?P<server>[0-9A-Fa-f:.]{{2,45}})\))? from {_PEER}{_ENDPOINT}",
+        rf"{_WG}(?P<reason>Packet has unallowed src IP(?: \([0-9A-Fa-f:.]{{2,45}}\))?) from {_PEER}{_ENDPOINT}",
         "wireguard-source-refused",
         "failure",
     ),

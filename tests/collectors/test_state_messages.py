@@ -30,7 +30,7 @@ SAID: list[tuple[str, str, str, str, dict[str, str]]] = [
      {"interface": "wg0", "subject": "3", "address": "192.0.2.7", "port": "51820", "reason": "did not complete after 20 attempts, giving up"}),
     ("kernel", "[6305964.569893] wireguard: wg0: Keypair 42371 created for peer 18", "wireguard-keypair", "success", {"interface": "wg0", "subject": "18", "after": "created"}),
     ("kernel", "wireguard: wg0: Packet has unallowed src IP (10.66.0.2) from peer 5 (192.0.2.7:51831)", "wireguard-source-refused", "failure",
-     {"interface": "wg0", "subject": "5", "address": "192.0.2.7", "port": "51831", "server": "10.66.0.2", "reason": "Packet has unallowed src IP"}),
+     {"interface": "wg0", "subject": "5", "address": "192.0.2.7", "port": "51831", "reason": "Packet has unallowed src IP (10.66.0.2)"}),
     ("/bsd", "wg0: Receiving handshake initiation from peer 1", "wireguard-handshake-received", "success", {"interface": "wg0", "subject": "1"}),
     ("/bsd", "wg0: Invalid handshake initiation", "wireguard-handshake-refused", "failure", {"interface": "wg0", "reason": "Invalid handshake initiation"}),
     ("/bsd", "wg0: Packet has unallowed src IP from peer 1", "wireguard-source-refused", "failure",
