@@ -41,6 +41,7 @@ class Said(NamedTuple):
     port: str | None = None
     key: str | None = None
     certificate: str | None = None
+    application: str | None = None
 
 
 def _named(name: str, what: str = ".{1,256}") -> str:
@@ -333,7 +334,7 @@ def read(program: str | None, message: str) -> Said | None:
 
 def columns(rows: Sequence[Values], addresses: AddressCache) -> dict[str, Any]:
     """The columns of class auth of what messages say."""
-    action, outcome, reason, method, user, target, group, command, terminal, address, port, key, certificate = zip(
+    action, outcome, reason, method, user, target, group, command, terminal, address, port, key, certificate, application = zip(
         *rows, strict=True
     )
     later = {
@@ -343,6 +344,7 @@ def columns(rows: Sequence[Values], addresses: AddressCache) -> dict[str, Any]:
         "ringfence.auth.terminal": terminal,
         "ringfence.auth.key": key,
         "ringfence.auth.certificate": certificate,
+        "ringfence.auth.application": application,
     }
     return (
         present(later)

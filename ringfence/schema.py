@@ -539,6 +539,9 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "ringfence.auth.key", _TEXT, _only(_AUTH), "Fingerprint of the key that was offered, such as SHA256:....", since="1.3"
     ),
+    Column(
+        "ringfence.auth.application", _TEXT, _only(_AUTH), "Application or client that a single sign-on was for.", since="1.3"
+    ),
     Column("ringfence.auth.certificate", _TEXT, _only(_AUTH), "Id that the certificate authority gave it.", since="1.3"),
     Column(
         "ringfence.state.subject",
