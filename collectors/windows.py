@@ -395,7 +395,7 @@ _OBSERVED: Mapping[int, Meaning] = {
     19: _seen("wmi-filter-changed", {}),
     20: _seen("wmi-consumer-changed", {}),
     21: _seen("wmi-binding-changed", {}),
-    22: _seen("", {**_IMAGE, "dns.question.name": "QueryName"}, "QueryStatus", more=_resolved, event_class=EventClass.DNS),
+    22: _seen("dns-query", {**_IMAGE, "dns.question.name": "QueryName"}, "QueryStatus", more=_resolved, event_class=EventClass.DNS),
     23: _seen("file-deleted", _FILED, "Hashes", more=_hashed("file", "Hashes", _THREE), event_class=EventClass.FILE),
     25: _seen("process-tampered", _IMAGE),
     26: _seen("file-deleted", _FILED, "Hashes", more=_hashed("file", "Hashes", _THREE), event_class=EventClass.FILE),

@@ -74,7 +74,10 @@ _WIRE = frozenset({_PF, _FLOW, _DNS, _HTTP, _TLS, _SSH, _ALERT, _FILE})
 _EVE = frozenset({_FLOW, _DNS, _HTTP, _TLS, _SSH, _ALERT, _FILE})
 _ADDRESSED = _WIRE | {_AUTH, _GENERIC, _BOUNDARY}
 _COUNTED = frozenset({_FLOW, _ALERT})
-_HOST = frozenset({_AUTH, _PROCESS, _GENERIC})
+_HOST = frozenset({_AUTH, _PROCESS, _GENERIC, _DNS})
+_SAID = frozenset({_AUTH, _DNS, _GENERIC})
+_DNS_LATER = ((_DNS, "1.3"),)
+_BOTH_LATER = ((_DNS, "1.3"), (_GENERIC, "1.3"))
 _WATCHED = frozenset({_FLOW, _DNS, _ALERT, _FILE})
 """Beside `process`, what a sensor inside a host reports: it knows the process that did it."""
 _WATCHED_13 = tuple((event_class, "1.3") for event_class in (_FLOW, _DNS, _ALERT, _FILE))
@@ -213,9 +216,10 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "observer.ingress.interface.name",
         _TEXT,
-        _WIRE | {_BOUNDARY},
+        _WIRE | {_BOUNDARY, _GENERIC},
         "Interface on which it entered the observer.",
         eve="in_iface",
+        joined=((_GENERIC, "1.3"),),
     ),
     Column("observer.egress.interface.name", _TEXT, _WIRE | {_BOUNDARY}, "Interface on which it left the observer."),
     Column("observer.ingress.interface.id", _INT, _only(_FLOW, _BOUNDARY), "SNMP ifIndex of the input interface."),
@@ -528,13 +532,13 @@ COLUMNS: tuple[Column, ...] = (
         "The source's own number for this kind of event, such as the Windows event id.",
         since="1.3",
     ),
-    Column("host.hostname", _TEXT, _HOST, "Host that wrote the log line."),
+    Column("host.hostname", _TEXT, _HOST, "Host that wrote the log line.", joined=_DNS_LATER),
     Column("host.name", _TEXT, _ENDPOINT, "Host on which it happened.", since="1.3"),
     Column(
         "source.domain",
         _TEXT,
-        _only(_AUTH, _FLOW, _ALERT),
-        "Name of the initiator's host, as the source gives it.",
+        _only(_AUTH, _FLOW, _ALERT, _GENERIC),
+        "Name of the initiator's host, as the source gives it; of DHCP the name that the client gives itself.",
         since="1.3",
     ),
     Column(
@@ -563,7 +567,7 @@ COLUMNS: tuple[Column, ...] = (
         "user.name",
         _TEXT,
         _ENDPOINT,
-        "Account concerned: who acts, or is logged in or refused.",
+        "Account concerned: who acts, or is logged in or refused; of a DNS query the TSIG key.",
         joined=((_GENERIC, "1.3"), *_WATCHED_13),
     ),
     # of processes, and of those that did what a sensor inside a host reports
@@ -622,18 +626,29 @@ COLUMNS: tuple[Column, ...] = (
         "event.action",
         _TEXT,
         _HOST | {_FILE},
-        "What was attempted or done: ssh-login, sudo, su, session-opened, user-created; of processes exec, exit and the like.",
-        joined=((_PROCESS, "1.3"), (_FILE, "1.3"), (_GENERIC, "1.3")),
+        "What was attempted or happened: ssh-login, sudo, user-created, mfa, dns-query, dhcp-ack, bgp-state; of processes exec, exit.",
+        joined=(*_BOTH_LATER, (_PROCESS, "1.3"), (_FILE, "1.3")),
+    ),
+    Column("event.outcome", _TEXT, _SAID, "success, failure or unknown, from the actor's view.", joined=_BOTH_LATER),
+    Column("event.reason", _TEXT, _SAID, "Why, in the program's words.", joined=_BOTH_LATER),
+    Column("ringfence.auth.method", _TEXT, _only(_AUTH), "password, publickey, ..."),
+    Column(
+        "ringfence.auth.key", _TEXT, _only(_AUTH), "Fingerprint of the key that was offered, such as SHA256:....", since="1.3"
     ),
     Column(
-        "event.outcome",
-        _TEXT,
-        _only(_AUTH, _GENERIC),
-        "success, failure or unknown, from the actor's view.",
-        joined=((_GENERIC, "1.3"),),
+        "ringfence.auth.application", _TEXT, _only(_AUTH), "Application or client that a single sign-on was for.", since="1.3"
     ),
-    Column("event.reason", _TEXT, _only(_AUTH), "Why, in the program's words."),
-    Column("ringfence.auth.method", _TEXT, _only(_AUTH), "password, publickey, ..."),
+    Column("ringfence.auth.certificate", _TEXT, _only(_AUTH), "Id that the certificate authority gave it.", since="1.3"),
+    Column(
+        "ringfence.state.subject",
+        _TEXT,
+        _only(_GENERIC),
+        "What changed: interface, virtual router, session, host.",
+        since="1.3",
+    ),
+    Column("ringfence.state.before", _TEXT, _only(_GENERIC), "State that it was in, in the program's words.", since="1.3"),
+    Column("ringfence.state.after", _TEXT, _only(_GENERIC), "State that it is in now, in the program's words.", since="1.3"),
+    Column("source.mac", _TEXT, _only(_GENERIC), "MAC of the DHCP client, as ECS writes it: 52-54-00-12-34-56.", since="1.3"),
     Column(
         "ringfence.auth.logon_type",
         _INT,
@@ -642,18 +657,19 @@ COLUMNS: tuple[Column, ...] = (
         since="1.3",
     ),
     Column("ringfence.auth.terminal", _TEXT, _only(_AUTH), "Terminal that it came from, as the program names it.", since="1.2"),
-    Column("message", _TEXT, _HOST, "The text of the message."),
-    Column("log.syslog.facility.code", _U8, _HOST, "Facility (RFC 5424 6.2.1)."),
-    Column("log.syslog.severity.code", _U8, _HOST, "Severity, 0 is worst (RFC 5424 6.2.1)."),
-    Column("log.syslog.appname", _TEXT, _HOST, "APP-NAME or the tag of RFC 3164."),
-    Column("log.syslog.procid", _TEXT, _HOST, "PROCID."),
-    Column("log.syslog.msgid", _TEXT, _HOST, "MSGID (RFC 5424 only)."),
-    Column("log.syslog.version", _TEXT, _HOST, "1 for RFC 5424, absent for RFC 3164."),
+    Column("message", _TEXT, _HOST, "The text of the message.", joined=_DNS_LATER),
+    Column("log.syslog.facility.code", _U8, _HOST, "Facility (RFC 5424 6.2.1).", joined=_DNS_LATER),
+    Column("log.syslog.severity.code", _U8, _HOST, "Severity, 0 is worst (RFC 5424 6.2.1).", joined=_DNS_LATER),
+    Column("log.syslog.appname", _TEXT, _HOST, "APP-NAME or the tag of RFC 3164.", joined=_DNS_LATER),
+    Column("log.syslog.procid", _TEXT, _HOST, "PROCID.", joined=_DNS_LATER),
+    Column("log.syslog.msgid", _TEXT, _HOST, "MSGID (RFC 5424 only).", joined=_DNS_LATER),
+    Column("log.syslog.version", _TEXT, _HOST, "1 for RFC 5424, absent for RFC 3164.", joined=_DNS_LATER),
     Column(
         "ringfence.syslog.structured_data",
         _TEXT,
         _HOST,
         "Structured data as a JSON object, id -> name -> value (RFC 5424 6.3).",
+        joined=_DNS_LATER,
     ),
     Column("ringfence.generic.type", _TEXT, _only(_GENERIC), "The source's own name for the kind of record.", eve="event_type"),
     # modules, registry and services of hosts, and the event log of Windows
