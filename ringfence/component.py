@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pydantic import BaseModel
 
 from ringfence.batch import Batch, Decoded, EventClass, Frames, Micros, Position, Problem, Record, Step
+from ringfence.sigma.ruleset import EMPTY, RuleSet
 from ringfence.topology import Topology
 
 
@@ -221,10 +222,11 @@ class Bus(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BuildContext:
-    """What the program passes to a component when it builds it: where it is in the configuration, and the topology."""
+    """What the program passes to a component when it builds it: where it is in the configuration, the topology, the rules."""
 
     name: str
     topology: Topology
+    rules: RuleSet = EMPTY
 
 
 Status = Literal["experimental", "stable"]

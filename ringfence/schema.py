@@ -23,8 +23,8 @@ MAJOR = 1
 MINOR = 3
 VERSION = f"{MAJOR}.{MINOR}"
 
-Render = Literal["plain", "time", "ipv4", "ipv6", "bytes", "event_id", "hidden", "code"]
-"""How a column becomes JSON: as it is, as RFC 3339 time, as address text, as escaped text; hidden ones are not shown.
+Render = Literal["plain", "time", "ipv4", "ipv6", "bytes", "event_id", "hidden", "code", "list"]
+"""How a column becomes JSON: as it is, as RFC 3339 time, as address text, as escaped text, as words between commas; hidden ones are not shown.
 
 `event_id` is the upper half of a 128-bit id whose lower half is the column of the same name ending in `position`.
 """
@@ -66,13 +66,13 @@ _ALERT, _AUTH, _PROCESS, _FILE, _GENERIC = (
     EventClass.FILE,
     EventClass.GENERIC,
 )
-_BOUNDARY, _DEAD = EventClass.BOUNDARY, EventClass.DEAD
+_BOUNDARY, _DETECTION, _DEAD = EventClass.BOUNDARY, EventClass.DETECTION, EventClass.DEAD
 
 _EVERY = frozenset(EventClass)
-_EVENTS = _EVERY - {_BOUNDARY, _DEAD}
+_EVENTS = _EVERY - {_BOUNDARY, _DETECTION, _DEAD}
 _WIRE = frozenset({_PF, _FLOW, _DNS, _HTTP, _TLS, _SSH, _ALERT, _FILE})
 _EVE = frozenset({_FLOW, _DNS, _HTTP, _TLS, _SSH, _ALERT, _FILE})
-_ADDRESSED = _WIRE | {_AUTH, _GENERIC, _BOUNDARY}
+_ADDRESSED = _WIRE | {_AUTH, _GENERIC, _BOUNDARY, _DETECTION}
 _COUNTED = frozenset({_FLOW, _ALERT})
 _HOST = frozenset({_AUTH, _PROCESS, _GENERIC, _DNS})
 _SAID = frozenset({_AUTH, _DNS, _GENERIC})
@@ -137,7 +137,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "observer.name",
         _TEXT,
-        _EVENTS | {_BOUNDARY},
+        _EVENTS | {_BOUNDARY, _DETECTION},
         "The sensor that saw it: exporter address, firewall, IDS or host.",
         eve="host",
         zeek="_system_name",
@@ -175,7 +175,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "network.iana_number",
         _U8,
-        _WIRE | {_BOUNDARY},
+        _WIRE | {_BOUNDARY, _DETECTION},
         "IP protocol number; network.transport is its name.",
         eve="proto",
         render="code",
@@ -184,7 +184,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "network.protocol",
         _TEXT,
-        _EVE | {_BOUNDARY},
+        _EVE | {_BOUNDARY, _DETECTION},
         "Application protocol as the sensor named it.",
         eve="app_proto",
         zeek="conn: service",
@@ -358,7 +358,9 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("ringfence.pf.truncated", _BOOL, _only(_PF), "The capture was cut before the transport header ended."),
     # application records of the IDS
-    Column("dns.question.name", _TEXT, _only(_DNS), "Name that was asked for.", eve="dns.rrname", zeek="dns: query"),
+    Column(
+        "dns.question.name", _TEXT, _only(_DNS, _DETECTION), "Name that was asked for.", eve="dns.rrname", zeek="dns: query"
+    ),
     Column(
         "dns.question.type", _TEXT, _only(_DNS), "Record type that was asked for.", eve="dns.rrtype", zeek="dns: qtype_name"
     ),
@@ -366,7 +368,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("dns.type", _TEXT, _only(_DNS), "query or answer.", eve="dns.type"),
     Column("dns.id", _INT, _only(_DNS), "Transaction id.", eve="dns.id", zeek="dns: trans_id"),
     Column("url.domain", _TEXT, _only(_HTTP), "Host that was asked for.", eve="http.hostname", zeek="http: host"),
-    Column("url.original", _TEXT, _only(_HTTP), "Request target as sent.", eve="http.url", zeek="http: uri"),
+    Column("url.original", _TEXT, _only(_HTTP, _DETECTION), "Request target as sent.", eve="http.url", zeek="http: uri"),
     Column("http.request.method", _TEXT, _only(_HTTP), "Request method.", eve="http.http_method", zeek="http: method"),
     Column(
         "http.response.status_code",
@@ -467,7 +469,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "rule.id",
         _TEXT,
-        _only(_ALERT, _BOUNDARY),
+        _only(_ALERT, _BOUNDARY, _DETECTION),
         "Signature id; for pf the rule path ruleset.rule.subrule.",
         eve="alert.signature_id",
         zeek="signatures: sig_id",
@@ -475,7 +477,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "rule.name",
         _TEXT,
-        _only(_ALERT),
+        _only(_ALERT, _DETECTION),
         "Signature text.",
         eve="alert.signature",
         zeek="notice: note; weird: name; signatures: sig_id",
@@ -491,7 +493,11 @@ COLUMNS: tuple[Column, ...] = (
     Column("rule.category", _TEXT, _only(_ALERT), "Class of the signature.", eve="alert.category", zeek="signatures: note"),
     Column("rule.version", _TEXT, _only(_ALERT), "Revision of the signature.", eve="alert.rev"),
     Column(
-        "event.severity", _INT, _only(_ALERT), "0 to 99, higher is worse (Suricata counts the other way).", eve="alert.severity"
+        "event.severity",
+        _INT,
+        _only(_ALERT, _DETECTION),
+        "0 to 99, higher is worse (Suricata counts the other way).",
+        eve="alert.severity",
     ),
     Column(
         "ringfence.ids.action",
@@ -533,7 +539,7 @@ COLUMNS: tuple[Column, ...] = (
         since="1.3",
     ),
     Column("host.hostname", _TEXT, _HOST, "Host that wrote the log line.", joined=_DNS_LATER),
-    Column("host.name", _TEXT, _ENDPOINT, "Host on which it happened.", since="1.3"),
+    Column("host.name", _TEXT, _ENDPOINT | {_DETECTION}, "Host on which it happened.", since="1.3"),
     Column(
         "source.domain",
         _TEXT,
@@ -551,7 +557,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "process.name",
         _TEXT,
-        _HOST | _WATCHED,
+        _HOST | _WATCHED | {_DETECTION},
         "Program that wrote the log line, or that acts.",
         joined=_WATCHED_13,
     ),
@@ -559,14 +565,14 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "process.command_line",
         _TEXT,
-        _ENDPOINT,
+        _ENDPOINT | {_DETECTION},
         "Command line as executed, or asked for with sudo or doas.",
         joined=((_AUTH, "1.2"), (_GENERIC, "1.3"), *_WATCHED_13),
     ),
     Column(
         "user.name",
         _TEXT,
-        _ENDPOINT,
+        _ENDPOINT | {_DETECTION},
         "Account concerned: who acts, or is logged in or refused; of a DNS query the TSIG key.",
         joined=((_GENERIC, "1.3"), *_WATCHED_13),
     ),
@@ -577,7 +583,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("orchestrator.namespace", _TEXT, _WATCHED | {_PROCESS}, "Kubernetes namespace of the pod.", since="1.3"),
     Column("orchestrator.resource.name", _TEXT, _WATCHED | {_PROCESS}, "Name of the Kubernetes pod.", since="1.3"),
     Column("process.entity_id", _TEXT, _ENDPOINT, "The sensor's own id of the process, never used again.", since="1.3"),
-    Column("process.executable", _TEXT, _ENDPOINT, "Path of the program.", since="1.3"),
+    Column("process.executable", _TEXT, _ENDPOINT | {_DETECTION}, "Path of the program.", since="1.3"),
     Column("process.exit_code", _INT, _only(_PROCESS), "Exit code of the process that ended.", since="1.3"),
     Column("process.hash.md5", _TEXT, _WATCHED | {_PROCESS}, "MD5 of the program.", since="1.3"),
     Column("process.hash.sha1", _TEXT, _WATCHED | {_PROCESS}, "SHA-1 of the program.", since="1.3"),
@@ -719,18 +725,29 @@ COLUMNS: tuple[Column, ...] = (
     Column("winlog.provider_name", _TEXT, _ENDPOINT, "Program that wrote the Windows event.", since="1.3"),
     Column("winlog.record_id", _TEXT, _ENDPOINT, "Number of the event in its Windows event log.", since="1.3"),
     # boundary tests
-    Column("ringfence.boundary.id", _TEXT, _only(_BOUNDARY), "from -> to, by segment names."),
-    Column("ringfence.boundary.intent", _TEXT, _only(_BOUNDARY), "allow, deny or undeclared, for this service."),
-    Column("ringfence.boundary.outcome", _TEXT, _only(_BOUNDARY), "blocked, passed or unknown."),
+    Column("ringfence.boundary.id", _TEXT, _only(_BOUNDARY, _DETECTION), "from -> to, by segment names."),
+    Column("ringfence.boundary.intent", _TEXT, _only(_BOUNDARY, _DETECTION), "allow, deny or undeclared, for this service."),
+    Column("ringfence.boundary.outcome", _TEXT, _only(_BOUNDARY, _DETECTION), "blocked, passed or unknown."),
     Column(
-        "ringfence.boundary.verdict", _TEXT, _only(_BOUNDARY), "held, breached, permitted, overblocked, undeclared or unproven."
+        "ringfence.boundary.verdict",
+        _TEXT,
+        _only(_BOUNDARY, _DETECTION),
+        "held, breached, permitted, overblocked, undeclared or unproven.",
     ),
-    Column("ringfence.boundary.origin", _TEXT, _only(_BOUNDARY), "observed in traffic or simulated by ringfence."),
-    Column("ringfence.boundary.service", _TEXT, _only(_BOUNDARY), "Declared name of the service, else protocol/port."),
-    Column("ringfence.evidence.class", _TEXT, _only(_BOUNDARY), "Event class of the evidence."),
-    Column("ringfence.evidence.module", _TEXT, _only(_BOUNDARY), "Kind of sensor that gave the evidence."),
-    Column("ringfence.evidence.source", _U64, _only(_BOUNDARY), "Upper half of the evidence's event.id.", render="event_id"),
-    Column("ringfence.evidence.position", _U64, _only(_BOUNDARY), "Lower half of it.", render="hidden"),
+    Column("ringfence.boundary.origin", _TEXT, _only(_BOUNDARY, _DETECTION), "observed in traffic or simulated by ringfence."),
+    Column(
+        "ringfence.boundary.service", _TEXT, _only(_BOUNDARY, _DETECTION), "Declared name of the service, else protocol/port."
+    ),
+    Column("ringfence.evidence.class", _TEXT, _only(_BOUNDARY, _DETECTION), "Event class of the evidence."),
+    Column("ringfence.evidence.module", _TEXT, _only(_BOUNDARY, _DETECTION), "Kind of sensor that gave the evidence."),
+    Column(
+        "ringfence.evidence.source",
+        _U64,
+        _only(_BOUNDARY, _DETECTION),
+        "Upper half of the evidence's event.id.",
+        render="event_id",
+    ),
+    Column("ringfence.evidence.position", _U64, _only(_BOUNDARY, _DETECTION), "Lower half of it.", render="hidden"),
     *(
         Column(f"{side}.segment.{part}", _TEXT, _ADDRESSED, f"{meaning} of the {side}'s segment.")
         for side in ("source", "destination")
@@ -746,6 +763,17 @@ COLUMNS: tuple[Column, ...] = (
         )
         for side in ("source", "destination")
     ),
+    # detections
+    Column("ringfence.detection.kind", _TEXT, _only(_DETECTION), "What found it: sigma, correlation or yara.", since="1.3"),
+    Column("ringfence.detection.level", _TEXT, _only(_DETECTION), "informational, low, medium, high or critical.", since="1.3"),
+    Column(
+        "ringfence.detection.fields",
+        _TEXT,
+        _only(_DETECTION),
+        "The fields that matched with their values, as a JSON object.",
+        since="1.3",
+    ),
+    Column("threat.technique.id", _TEXT, _only(_DETECTION), "ATT&CK techniques of the rule.", since="1.3", render="list"),
     # dead letters
     Column("ringfence.dead.stage", _TEXT, _only(_DEAD), "collect, process or sink."),
     Column("ringfence.dead.component", _TEXT, _only(_DEAD), "Component that rejected it."),

@@ -395,13 +395,16 @@ class ProcessStage(_ReadingStage):
         return []
 
     def _made_of(self, batch: Batch) -> dict[str, list[Batch]]:
+        """What the processors make; each sees, after the batch, what those before it made."""
         made: dict[str, list[Batch]] = {}
         now = Micros(batch.header.time_max_us)
         for processor in self._processors:
+            earlier = [part for batches in made.values() for part in batches]
             processed = processor.process(batch, now)
             batch = processed.batch
-            for topic, batches in processed.outputs.items():
-                made.setdefault(topic, []).extend(batches)
+            for outputs in (processed.outputs, *(processor.process(part, now).outputs for part in earlier)):
+                for topic, batches in outputs.items():
+                    made.setdefault(topic, []).extend(batches)
         return made
 
 
@@ -497,8 +500,8 @@ class SinkStage(_ReadingStage):
         return batches, unreadable
 
     def _enriched(self, batch: Batch) -> Batch:
-        if batch.header.event_class is EventClass.BOUNDARY:
-            return batch
+        if batch.header.event_class in (EventClass.BOUNDARY, EventClass.DETECTION):
+            return batch  # they have the names of segments already
         for processor in self._enrich:
             batch = processor.process(batch, Micros(batch.header.time_max_us)).batch
         return batch
