@@ -44,7 +44,9 @@ class RuleFiles(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    sigma: list[Path] = Field(default=[], description="Sigma files, or folders of them.")
+    sigma: list[Path] = Field(
+        default=[], description="Sigma files, or folders of them; `bundled` for those that ringfence brings."
+    )
     placeholders: dict[str, list[str]] = Field(default={}, description="Values of %NAME% in rules.")
 
     def load(self) -> RuleSet:
@@ -110,7 +112,7 @@ def load(path: Path) -> Config:
         faults.append(document.fault((), "declares neither collectors, nor sinks, nor a topology: there is nothing to run"))
     if faults or declared is None:
         raise ConfigError(faults)
-    files = declared.rules.model_copy(update={"sigma": [base / path for path in declared.rules.sigma]})
+    files = declared.rules.model_copy(update={"sigma": [ruleset.located(path, base) for path in declared.rules.sigma]})
     return Config(
         bus_url=based_url(declared.bus, base),
         bus=declared.bus_options,
@@ -165,7 +167,7 @@ def _bus_faults(declared: _File, document: yamlfile.Document) -> Iterator[Config
 def _rule_faults(declared: _File, base: Path, document: yamlfile.Document) -> Iterator[ConfigFault]:
     """Rules that are refused are no fault of the configuration; files that are not there are."""
     for number, path in enumerate(declared.rules.sigma):
-        if not (base / path).exists():
+        if not ruleset.located(path, base).exists():
             yield document.fault(("rules", "sigma", number), f"{path} is not there; accepted: Sigma files, or folders of them")
 
 

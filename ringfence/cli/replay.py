@@ -31,6 +31,7 @@ from ringfence.config import Config, RuleFiles
 from ringfence.errors import ExitCode, Permanent, Retryable
 from ringfence.matrix import Matrix
 from ringfence.runtime import Options, Runtime, bus_of
+from ringfence.sigma import ruleset
 from ringfence.stages import SINK_STATE
 from ringfence.telemetry import printable
 from ringfence.topology import Topology
@@ -64,7 +65,7 @@ def add(verbs: Subparsers) -> None:
         action="append",
         default=[],
         metavar="RULES",
-        help="Sigma files, or folders of them, to match; may be given several times",
+        help="Sigma files, or folders of them, to match, or `bundled`; may be given several times",
     )
     add_year(verb)
     verb.add_argument("--bus", default=None, metavar="URL", help="bus to run on (default: an embedded one in DIR)")
@@ -100,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
             "a replay needs a bus that outlives a crash; leave --bus out, or give it sqlite:PATH or kafka://HOST:PORT"
         )
     for path in arguments.rules:
-        if not path.exists():
+        if not ruleset.located(path).exists():
             raise Permanent(f"--rules {path} is not there; accepted: Sigma files, or folders of them")
     if (out / SUMMARY_FILE).exists():
         raise Permanent(f"{out} holds the result of a finished replay; choose another folder, or remove it")
@@ -150,7 +151,7 @@ def _config(arguments: argparse.Namespace, inputs: Sequence[_Input], loaded: Top
         name: _sink(jsonl, {"path": out, "topics": [name], "original": arguments.original}, name, loaded) for name in FILES
     }
     sinks["summary"] = _sink(terminal, {"output": "none"}, "summary", loaded)
-    rule_files = RuleFiles(sigma=arguments.rules)
+    rule_files = RuleFiles(sigma=list(map(ruleset.located, arguments.rules)))
     return Config(
         bus_url=_bus_url(arguments.bus, out),
         bus=BusSettings(retention_bytes=0, partitions=1),
@@ -222,6 +223,7 @@ async def _summary(config: Config, inputs: Sequence[_Input]) -> tuple[dict[str, 
         ],
         "events": events,
         "boundary_tests": boundary,
+        "rules": config.rules.count,
         "detections": detections,
         "dead": dead,
         **matrix.as_json(),
@@ -233,15 +235,10 @@ async def _summary(config: Config, inputs: Sequence[_Input]) -> tuple[dict[str, 
 def _print(summary: dict[str, Any], matrix: Matrix, loaded: Topology, out: Path) -> None:
     console = Console()
     matrix.print(console, list(loaded.segments))
-    made = ", ".join(
-        counted(summary[key], word)
-        for key, word in (
-            ("events", "event"),
-            ("boundary_tests", "boundary test"),
-            ("detections", "detection"),
-            ("dead", "dead letter"),
-        )
-    )
+    words = [("events", "event"), ("boundary_tests", "boundary test"), ("dead", "dead letter")]
+    if summary["rules"]:
+        words.insert(2, ("detections", "detection"))
+    made = ", ".join(counted(summary[key], word) for key, word in words)
     balance = (
         "the ledger balances"
         if not summary["ledger"]["imbalance"]

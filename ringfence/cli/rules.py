@@ -1,6 +1,7 @@
-"""`ringfence rules list|check|match|explain|coverage`: rules for people who write them.
+"""`ringfence rules list|check|test|match|explain|coverage`: rules for people who write them.
 
-Rules are Sigma files or folders of them. `match` and `explain` read events as any format of `ringfence decode`, where a
+Rules are Sigma files or folders of them; `bundled` stands for those that ringfence brings. `test` runs the tests that rules
+carry (see docs/how-to/write-sigma-rules.md). `match` and `explain` read events as any format of `ringfence decode`, where a
 rule sees the columns that its log source is mapped to; or, with `--format json`, as JSON lines whose fields are named as
 the rules name them, where log sources do not count.
 """
@@ -23,7 +24,7 @@ from ringfence.cli.options import Subparsers, add_year, counted, say, year_of
 from ringfence.component import Format
 from ringfence.console import show
 from ringfence.errors import ExitCode, Permanent
-from ringfence.sigma import explain, fields, rules
+from ringfence.sigma import explain, fields, rules, ruleset, trial
 from ringfence.sigma.engine import Engine
 from ringfence.sigma.plain import Reader
 from ringfence.sigma.rules import Loaded, Refusal, Rule, Unsupported
@@ -48,6 +49,7 @@ def add(verbs: Subparsers) -> None:
     for name, run, help_text in (
         ("list", _list, "every rule that is in force"),
         ("check", _check, "what is refused, with file, line and reason; exit 1 when there is any"),
+        ("test", _test, "run the tests that rules carry; exit 1 when one fails"),
         ("coverage", _coverage, "ATT&CK techniques with the rules that name them"),
     ):
         action = actions.add_parser(name, help=help_text)
@@ -88,7 +90,7 @@ def _add_events(action: argparse.ArgumentParser) -> None:
 
 
 def _loaded(arguments: argparse.Namespace) -> Loaded:
-    return rules.load(arguments.rules, dict(map(_placeholder, arguments.placeholder)))
+    return rules.load(map(ruleset.located, arguments.rules), dict(map(_placeholder, arguments.placeholder)))
 
 
 def _placeholder(text: str) -> tuple[str, Sequence[str]]:
@@ -107,10 +109,14 @@ def _list(arguments: argparse.Namespace) -> int:
     else:
         grid = Grid("level", "title", "log source", "classes", "id", box=None)
         for rule, classes in routed:
-            grid.add_row(rule.level, printable(rule.title), str(rule.source), ", ".join(sorted(classes)), printable(rule.id))
+            grid.add_row(rule.level, printable(rule.title), str(rule.source), _class_names(classes), printable(rule.id))
         show(grid)
     _report([*loaded.refusals, *refused], len(routed))
     return ExitCode.OK
+
+
+def _class_names(classes: frozenset[EventClass]) -> str:
+    return "any" if len(classes) >= len(EventClass) - 1 else ", ".join(sorted(classes))
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -140,6 +146,20 @@ def _coverage(arguments: argparse.Namespace) -> int:
     if not arguments.json:
         show(grid)
     return ExitCode.OK
+
+
+def _test(arguments: argparse.Namespace) -> int:
+    loaded = _loaded(arguments)
+    tested = [rule for rule in loaded.rules if trial.is_tested(rule)]
+    faults = [fault for rule in tested for fault in trial.faults(rule)]
+    for fault in faults:
+        if arguments.json:
+            say(json.dumps({"path": fault.rule.path, "id": fault.rule.id, "title": fault.rule.title, "reason": fault.reason}))
+        else:
+            say(str(fault))
+    untested = len(loaded.rules) - len(tested)
+    sys.stderr.write(f"{counted(len(tested), 'rule')} tested, {counted(len(faults), 'fault')}; {untested:,} carry no tests\n")
+    return ExitCode.FOUND if faults or loaded.refusals else ExitCode.OK
 
 
 def _report(refusals: Sequence[Refusal], count: int) -> None:
