@@ -1,6 +1,6 @@
 """`ringfence rules list|check|test|match|explain|coverage`: rules for people who write them.
 
-Rules are Sigma files or folders of them; `bundled` stands for those that ringfence brings. `test` runs the tests that rules
+Rules are Sigma files or folders of them; `bundled` stands for the bundled rules. `test` runs the tests that rules
 carry (see docs/how-to/write-sigma-rules.md). `match` and `explain` read events as any format of `ringfence decode`, where a
 rule sees the columns that its log source is mapped to; or, with `--format json`, as JSON lines whose fields are named as
 the rules name them, where log sources do not count.

@@ -12,7 +12,7 @@ from ringfence.sigma import fields, rules
 from ringfence.sigma.rules import Refusal, Rule, Unsupported
 
 BUNDLED = Path("bundled")
-"""In place of a path, the rules that ringfence brings."""
+"""In place of a path, the bundled rules."""
 
 
 def located(path: Path, base: Path = Path()) -> Path:
