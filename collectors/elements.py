@@ -264,17 +264,26 @@ def _sampling(fields: _Fields, made: Made) -> pl.Series:
 
 
 def _address(fields: _Fields, name: str, four: int, six: int) -> dict[str, pl.Series]:
-    """An address; IPv4-mapped ones count as IPv4. Where a template has both, the one that is not zero."""
+    """An address. Where a template has both, the one that is not zero."""
     v4, octets = fields.address(four), fields.octets(six, 16)
     if octets is None:
         return {} if v4 is None else {f"{name}.ip": pl.Series(v4.astype(np.uint32))}
+    every = np.ones(len(octets), np.bool_)
+    is6 = every if v4 is None else (v4 == 0) & octets.any(axis=1)
+    return address_columns(name, v4, octets, is6, every)
+
+
+def address_columns(
+    name: str, v4: Ints | None, octets: npt.NDArray[np.uint8], is6: Bools, known: Bools
+) -> dict[str, pl.Series]:
+    """The columns of an address that is of either kind. IPv4-mapped ones count as IPv4."""
     words = octets.view(">u4")
-    mapped = (octets.view(">u8")[:, 0] == 0) & (words[:, 2] == _MAPPED)
-    is6 = ~mapped if v4 is None else ~mapped & (v4 == 0) & octets.any(axis=1)
+    mapped = is6 & (octets.view(">u8")[:, 0] == 0) & (words[:, 2] == _MAPPED)
+    is6 = is6 & ~mapped
     found = {f"{name}.ip6": _only(_binary(octets), is6)}
     if v4 is not None or mapped.any():
         other = 0 if v4 is None else v4
-        found[f"{name}.ip"] = nullable(np.where(mapped, words[:, 3], other), ~is6, np.uint32)
+        found[f"{name}.ip"] = nullable(np.where(mapped, words[:, 3], other), known & ~is6, np.uint32)
     return found
 
 
@@ -485,13 +494,13 @@ def age_ms(uptime: npt.NDArray[np.uint32], moment: npt.NDArray[Any]) -> Ints:
     return np.where(age >= (1 << 32) - SKEW_MS, age - (1 << 32), age)
 
 
-def gather(data: bytes, dtype: np.dtype[np.void], at: Ints) -> Void:
+def gather(data: bytes, dtype: np.dtype[Any], at: Ints) -> npt.NDArray[Any]:
     """Copy one item from each of these unaligned places; what lies beyond the data reads as zeroes."""
     size = dtype.itemsize
     if len(at) and int(at.max()) + size > len(data):
         data += bytes(size)
     raw = np.ndarray((max(len(data) - size + 1, 0),), f"V{size}", data, strides=(1,))
-    items: Void = raw[at].view(dtype)
+    items: npt.NDArray[Any] = raw[at].view(dtype)
     return items
 
 
