@@ -9,6 +9,7 @@ Readings that need saying:
   since FreeBSD's ng_netflow always sends zero. Without the IN fields they are the flow's own. In IPFIX they count the same
   packets once more, after the exporter.
 - An all-zero address of NAT, a VLAN id 0, an AS number 0 and a time 0 are absent.
+- ICMP type and code stand in the destination port where a template has no elements for them, except in that of pflow(4).
 - A flow is dropped when firewallEvent (233, of ASA's NSEL also 40005) is 3 or forwardingStatus (89) is 128 to 191.
 """
 
@@ -23,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from collectors import pflow
 from ringfence.addresses import MAPPED_PREFIX
 
 Bools = npt.NDArray[np.bool_]
@@ -93,6 +95,7 @@ class Layout:
         ]
         offsets = [part.offset for part in self.parts.values()]
         self.dtype = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": self.size})
+        self.is_pflow = not v9 and tuple((field.element, field.length) for field in fields) in pflow.TEMPLATES
         self.is_flow = any((0, element) in self.parts for pair in _ADDRESSES.values() for element in pair)
         self.has_sampler = any((0, element) in self.parts for element in _SAMPLER)
         self.has_options = any((0, element) in self.parts for element in (*_RATES, _INIT))
@@ -148,6 +151,7 @@ class _Fields:
         self._parts = layout.parts
         self._records = records
         self.v9 = layout.v9
+        self.is_pflow = layout.is_pflow
 
     def __len__(self) -> int:
         return len(self._records)
@@ -369,7 +373,7 @@ def _flags(fields: _Fields, protocol: Ints | None) -> dict[str, pl.Series]:
 
 def _icmp(fields: _Fields, protocol: Ints | None) -> dict[str, pl.Series]:
     """Type and code: from elements of their own, joined in one, or where version 5 has them, in the destination port."""
-    if protocol is None:
+    if protocol is None or fields.is_pflow:
         return {}
     four, six = protocol == ICMP, protocol == ICMP6
     joined = fields.number(11) if fields.has(11) else np.zeros(len(protocol), np.int64)

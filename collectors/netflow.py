@@ -25,7 +25,7 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from collectors import ipfix, netflow_v9
+from collectors import ipfix, netflow_v9, pflow
 from collectors.datagrams import DatagramFramer
 from collectors.elements import ICMP, SCTP, TCP, UDP, Bools, Ints, Void, age_ms, gather, nullable
 from collectors.exporters import Allowed, Prefix, PrefixOption, endpoint, fed, resource
@@ -232,13 +232,14 @@ def _columns(frames: Frames, rows: Ints, headers: Void, lossy: Bools) -> pl.Data
     index = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
     of = np.repeat(np.arange(len(rows)), count)
     record = gather(frames.data, _RECORD, frames.offsets[rows][of] + HEADER_BYTES + index * RECORD_BYTES)
+    by_pf = headers["engine"][of] == pflow.ENGINE
     columns = {
         "ringfence.event.position": frames.positions[rows][of] + index.astype(np.uint64),
         "ringfence.evidence.lossy": lossy[of],
         **_origin(frames, rows, headers, of),
         **_times(headers, of, record),
-        **_ends(record),
-        **_counts(record),
+        **_ends(record, by_pf),
+        **_counts(record, by_pf),
     }
     return build_frame(EventClass.FLOW, columns)
 
@@ -266,10 +267,10 @@ def _times(headers: Void, of: Ints, record: Void) -> dict[str, npt.NDArray[Any]]
     return {"@timestamp": end, "event.start": made_us - age_ms(uptime, record["first"]) * 1000, "event.end": end}
 
 
-def _ends(record: Void) -> dict[str, Any]:
-    """Addresses, ports, interfaces and autonomous systems; ICMP carries its type and code in the destination port."""
+def _ends(record: Void, by_pf: Bools) -> dict[str, Any]:
+    """Addresses, ports, interfaces and autonomous systems; ICMP has type and code in the destination port, not in pflow(4)."""
     protocol, dport = record["protocol"], record["dport"]
-    icmp = protocol == ICMP
+    icmp = (protocol == ICMP) & ~by_pf
     ported = (protocol == TCP) | (protocol == UDP) | (protocol == SCTP)
     return {
         "source.ip": record["src"].astype(np.uint32),
@@ -286,11 +287,11 @@ def _ends(record: Void) -> dict[str, Any]:
     }
 
 
-def _counts(record: Void) -> dict[str, Any]:
+def _counts(record: Void, by_pf: Bools) -> dict[str, Any]:
     return {
         "source.packets": record["packets"].astype(np.int64),
         "source.bytes": record["octets"].astype(np.int64),
-        "ringfence.tcp.source_flags": nullable(record["flags"], record["protocol"] == TCP, np.uint8),
+        "ringfence.tcp.source_flags": nullable(record["flags"], (record["protocol"] == TCP) & ~by_pf, np.uint8),
         "ringfence.flow.tos": np.ascontiguousarray(record["tos"]),
     }
 
