@@ -229,5 +229,5 @@ def _print(summary: dict[str, Any], matrix: Matrix, loaded: Topology, out: Path)
         else f"the ledger is off by {summary['ledger']['imbalance']:,}"
     )
     if summary["merged"]:
-        made += f" ({counted(summary['merged'], 'more record')} of other observers)"
+        made += f", {summary['merged']:,} merged"
     console.print(f"{made}; {balance}. Results are in {printable(str(out))}.", highlight=False, soft_wrap=True)
