@@ -10,7 +10,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated, TypeAlias
 
 import numpy as np
-from pydantic import PlainValidator
+from pydantic import AfterValidator, PlainValidator
 
 from collectors.elements import Bools
 from collectors.sequences import MAX_EXPORTERS
@@ -30,6 +30,16 @@ def endpoint(listen: str, default_port: int) -> tuple[str, int]:
             f"{listen!r} is no address to listen on; accepted: udp://HOST:PORT or HOST:PORT, such as 0.0.0.0:{default_port}"
         )
     return match[1].strip("[]"), port
+
+
+def listen_option(default_port: int) -> AfterValidator:
+    """Refuses a `listen` option that `endpoint` cannot read."""
+
+    def check(listen: str) -> str:
+        endpoint(listen, default_port)
+        return listen
+
+    return AfterValidator(check)
 
 
 def resource(host: str, port: int) -> str:

@@ -23,12 +23,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from collectors import ipfix, netflow_v9, pflow
 from collectors.datagrams import DatagramFramer
 from collectors.elements import ICMP, SCTP, TCP, UDP, Bools, Ints, Void, age_ms, gather, nullable
-from collectors.exporters import Allowed, Prefix, PrefixOption, endpoint, fed, resource
+from collectors.exporters import Allowed, Prefix, PrefixOption, endpoint, fed, listen_option, resource
 from collectors.flowsets import SetDecoder
 from collectors.sequences import Sequences
 from collectors.udp import UdpShell
@@ -296,17 +296,12 @@ def _counts(record: Void, by_pf: Bools) -> dict[str, Any]:
     }
 
 
-def _listen(listen: str) -> str:
-    endpoint(listen, DEFAULT_PORT)
-    return listen
-
-
 class NetflowConfig(BaseModel):
     """Receives NetFlow v5, NetFlow v9 and IPFIX datagrams on one port."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    listen: Annotated[str, AfterValidator(_listen)] = Field(
+    listen: Annotated[str, listen_option(DEFAULT_PORT)] = Field(
         default=f"udp://127.0.0.1:{DEFAULT_PORT}", validate_default=True, description="Address and UDP port to receive on."
     )
     exporters: tuple[PrefixOption, ...] = Field(

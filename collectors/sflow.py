@@ -34,12 +34,12 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from collectors import headers
 from collectors.datagrams import DatagramFramer
 from collectors.elements import Bools, Ints, address_columns, gather, nullable
-from collectors.exporters import Allowed, Prefix, PrefixOption, endpoint, resource
+from collectors.exporters import Allowed, Prefix, PrefixOption, endpoint, listen_option, resource
 from collectors.headers import Packets
 from collectors.sequences import MAX_EXPORTERS, Sequences
 from collectors.udp import MAX_DATAGRAM_BYTES, UdpShell
@@ -620,17 +620,12 @@ def _problem(frames: Frames, row: int) -> Problem:
     return Problem(code, detail, row, offset, raw=raw, source=source, position=int(frames.positions[row]))
 
 
-def _listen(listen: str) -> str:
-    endpoint(listen, DEFAULT_PORT)
-    return listen
-
-
 class SflowConfig(BaseModel):
     """Receives sFlow version 5 datagrams."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    listen: Annotated[str, AfterValidator(_listen)] = Field(
+    listen: Annotated[str, listen_option(DEFAULT_PORT)] = Field(
         default=f"udp://127.0.0.1:{DEFAULT_PORT}", validate_default=True, description="Address and UDP port to receive on."
     )
     exporters: tuple[PrefixOption, ...] = Field(
