@@ -300,14 +300,19 @@ def _icmp_kind(frame: pl.DataFrame) -> Ints | int:
 
 def _observers(frame: pl.DataFrame, swapped: Mask, header: Header) -> npt.NDArray[np.uint64]:
     """A number for who tells each row: its observer by this class and direction, or where it names none, its collector."""
-    collector = pl.Series([header.collector]).hash()
     names = _get(frame, "observer.name")
-    if names is None:
-        return collector.new_from_index(0, frame.height).to_numpy()
-    told: npt.NDArray[np.uint64] = (
-        names.hash().to_numpy() ^ _TELLERS[header.event_class] ^ (swapped.astype(np.uint64) << _REPLY)
-    )
-    return np.where(names.is_not_null().to_numpy(), told, collector[0]) if names.null_count() else told
+    if names is None or names.null_count():
+        collector = np.full(frame.height, pl.Series([header.collector]).hash()[0], np.uint64)
+        if names is None:
+            return collector
+        return np.where(names.is_not_null().to_numpy(), _told(names.hash().to_numpy(), swapped, header), collector)
+    is_alone = bool((names == names[0]).all())  # comparing is cheaper than hashing, and most blocks are of one observer
+    return _told(np.full(len(names), names[:1].hash()[0], np.uint64) if is_alone else names.hash().to_numpy(), swapped, header)
+
+
+def _told(names: npt.NDArray[np.uint64], swapped: Mask, header: Header) -> npt.NDArray[np.uint64]:
+    told: npt.NDArray[np.uint64] = names ^ _TELLERS[header.event_class]
+    return told ^ (swapped.astype(np.uint64) << _REPLY) if swapped.any() else told
 
 
 def _began(frame: pl.DataFrame) -> Ints:

@@ -71,7 +71,7 @@ class Crossings:
         is_near = _near(there[:, 1], at_s)
         is_known = (there[:, 0] == own) & is_near
         who = observer & _WHO
-        speaker = np.where(is_known, there[:, 1] & _WHO, who)
+        speaker = np.where(is_known, there[:, 1] & _WHO, who) if is_known.any() else who
         beside = _named(key, np.where(at_s - stretch * _STRETCH_S < WINDOW_S, stretch - 1, stretch + 1))
         other = np.take(self._table, (beside >> self._shift).astype(np.int64), axis=0)
         is_beside = other[:, 0] == beside

@@ -630,3 +630,14 @@ def test_both_records_of_a_one_way_exporter_are_one_crossing_when_both_prove_it(
     )
 
     assert (len(tests), merged) == (1, 3)
+
+
+def test_blocks_in_which_some_rows_name_no_observer() -> None:
+    judge = Boundaries(TOPOLOGY)
+    rows = [seen_by("r1", tcp(HIGH, 22, SYN | ACK)), {**seen_by("r1", tcp(HIGH, 23, SYN | ACK)), "observer.name": None}]
+    reported(judge, FLOW, *rows)
+
+    assert reported(judge, FLOW, *rows)[1] == 0
+    assert (
+        reported(judge, FLOW, *({**row, "observer.name": name} for row, name in zip(rows, ("r2", "r3"), strict=True)))[1] == 2
+    )
