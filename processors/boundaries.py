@@ -299,20 +299,25 @@ def _icmp_kind(frame: pl.DataFrame) -> Ints | int:
 
 
 def _observers(frame: pl.DataFrame, swapped: Mask, header: Header) -> npt.NDArray[np.uint64]:
-    """A number for who tells each row: its observer by this class and direction, or where it names none, its collector."""
+    """A number for who tells each row: its observer by this class of records, or where it names none, its collector.
+
+    Of an exporter the records of both directions count as two tellers; a packet filter decides about each packet anew.
+    """
+    teller = _TELLERS[header.event_class]
     names = _get(frame, "observer.name")
     if names is None or names.null_count():
-        collector = np.full(frame.height, pl.Series([header.collector]).hash()[0], np.uint64)
-        if names is None:
-            return collector
-        return np.where(names.is_not_null().to_numpy(), _told(names.hash().to_numpy(), swapped, header), collector)
-    is_alone = bool((names == names[0]).all())  # comparing is cheaper than hashing, and most blocks are of one observer
-    return _told(np.full(len(names), names[:1].hash()[0], np.uint64) if is_alone else names.hash().to_numpy(), swapped, header)
-
-
-def _told(names: npt.NDArray[np.uint64], swapped: Mask, header: Header) -> npt.NDArray[np.uint64]:
-    told: npt.NDArray[np.uint64] = names ^ _TELLERS[header.event_class]
-    return told ^ (swapped.astype(np.uint64) << _REPLY) if swapped.any() else told
+        told = np.full(frame.height, pl.Series([header.collector]).hash()[0], np.uint64)
+        if names is not None:
+            told = np.where(names.is_not_null().to_numpy(), names.hash().to_numpy() ^ teller, told)
+    elif (names == names[0]).all():  # comparing is cheaper than hashing, and most blocks are of one observer
+        told = np.full(len(names), names[:1].hash()[0], np.uint64) ^ teller
+    else:
+        told = names.hash().to_numpy() ^ teller
+    if header.event_class is EventClass.FLOW and names is not None and swapped.any():
+        action = _get(frame, "ringfence.firewall.action")
+        replies = swapped & names.is_not_null().to_numpy()
+        told ^= (replies if action is None else replies & action.is_null().to_numpy()).astype(np.uint64) << _REPLY
+    return told
 
 
 def _began(frame: pl.DataFrame) -> Ints:

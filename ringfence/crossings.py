@@ -24,7 +24,7 @@ Ints = npt.NDArray[np.int64]
 
 WINDOW_S = 60
 SLOTS_LOG2 = 20
-MAX_KEPT = 4_096
+MAX_KEPT = 1_024
 """As many crossings, the latest, are stored with the offsets, for the next start."""
 MAX_ROUNDS = 8
 """How often one crossing is told in one batch before further reports of it are only compared with what was known by then."""

@@ -641,3 +641,12 @@ def test_blocks_in_which_some_rows_name_no_observer() -> None:
     assert (
         reported(judge, FLOW, *({**row, "observer.name": name} for row, name in zip(rows, ("r2", "r3"), strict=True)))[1] == 2
     )
+
+
+def test_a_packet_filter_decides_about_each_direction_anew() -> None:
+    there, back = seen_by("fw", tcp(HIGH, 22, SYN)), seen_by("fw", tcp(22, HIGH, SYN | ACK), SERVER, USER)
+
+    as_pf = reported(Boundaries(TOPOLOGY), PF, *(pf("block", row) for row in (there, back)))
+    as_flow = reported(Boundaries(TOPOLOGY), FLOW, *({"ringfence.firewall.action": "block", **row} for row in (there, back)))
+
+    assert [(len(tests), merged) for tests, merged in (as_pf, as_flow)] == [(2, 0), (2, 0)]
