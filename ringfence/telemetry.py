@@ -25,6 +25,12 @@ DROPPED = Counter(
 )
 DEAD = Counter("ringfence_dlq_messages", "Dead letters written.", ["stage", "reason"], registry=REGISTRY)
 PROCESSED = Counter("ringfence_rows_processed", "Rows that a stage is done with.", ["stage"], registry=REGISTRY)
+MERGED = Counter(
+    "ringfence_crossings_merged", "Rows that told of a crossing which another observer had reported.", registry=REGISTRY
+)
+FORGOTTEN = Counter(
+    "ringfence_crossings_forgotten", "Crossings forgotten while other observers might still report them.", registry=REGISTRY
+)
 RETRIES = Counter("ringfence_retries", "Calls that had to be repeated.", ["call"], registry=REGISTRY)
 STEP_SECS = Histogram(
     "ringfence_processing_duration_seconds",
