@@ -20,7 +20,7 @@ import polars as pl
 from ringfence.batch import EventClass
 
 MAJOR = 1
-MINOR = 2
+MINOR = 3
 VERSION = f"{MAJOR}.{MINOR}"
 
 Render = Literal["plain", "time", "ipv4", "ipv6", "bytes", "event_id", "hidden", "code"]
@@ -74,7 +74,10 @@ _WIRE = frozenset({_PF, _FLOW, _DNS, _HTTP, _TLS, _SSH, _ALERT, _FILE})
 _EVE = frozenset({_FLOW, _DNS, _HTTP, _TLS, _SSH, _ALERT, _FILE})
 _ADDRESSED = _WIRE | {_AUTH, _GENERIC, _BOUNDARY}
 _COUNTED = frozenset({_FLOW, _ALERT})
-_HOST = frozenset({_AUTH, _PROCESS, _GENERIC})
+_HOST = frozenset({_AUTH, _PROCESS, _GENERIC, _DNS})
+_SAID = frozenset({_AUTH, _DNS, _GENERIC})
+_DNS_LATER = ((_DNS, "1.3"),)
+_BOTH_LATER = ((_DNS, "1.3"), (_GENERIC, "1.3"))
 _TEXT = pl.String()
 _INT = pl.Int64()
 _PORT = pl.Int32()
@@ -197,9 +200,10 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "observer.ingress.interface.name",
         _TEXT,
-        _WIRE | {_BOUNDARY},
+        _WIRE | {_BOUNDARY, _GENERIC},
         "Interface on which it entered the observer.",
         eve="in_iface",
+        joined=((_GENERIC, "1.3"),),
     ),
     Column("observer.egress.interface.name", _TEXT, _WIRE | {_BOUNDARY}, "Interface on which it left the observer."),
     Column("observer.ingress.interface.id", _INT, _only(_FLOW, _BOUNDARY), "SNMP ifIndex of the input interface."),
@@ -503,9 +507,9 @@ COLUMNS: tuple[Column, ...] = (
         eve="verdict.reject_target",
     ),
     # hosts and people
-    Column("host.hostname", _TEXT, _HOST, "Host that wrote the log line."),
-    Column("process.name", _TEXT, _HOST, "Program that wrote it."),
-    Column("process.pid", _INT, _HOST, "Its process id."),
+    Column("host.hostname", _TEXT, _HOST, "Host that wrote the log line.", joined=_DNS_LATER),
+    Column("process.name", _TEXT, _HOST, "Program that wrote it.", joined=_DNS_LATER),
+    Column("process.pid", _INT, _HOST, "Its process id.", joined=_DNS_LATER),
     Column(
         "process.command_line",
         _TEXT,
@@ -513,26 +517,57 @@ COLUMNS: tuple[Column, ...] = (
         "Command line as executed, or asked for with sudo or doas.",
         joined=((_AUTH, "1.2"),),
     ),
-    Column("user.name", _TEXT, _only(_AUTH, _PROCESS), "Account concerned: who acts, or is logged in or refused."),
+    Column(
+        "user.name",
+        _TEXT,
+        _only(_AUTH, _PROCESS, _DNS),
+        "Account concerned: who acts, or is logged in or refused; of a DNS query the TSIG key.",
+        joined=_DNS_LATER,
+    ),
     Column("user.target.name", _TEXT, _only(_AUTH), "Account that it is done to or as: of sudo, su, useradd, ...", since="1.2"),
     Column("group.name", _TEXT, _only(_AUTH), "Group that is made, removed, or got or lost a member.", since="1.2"),
-    Column("event.action", _TEXT, _only(_AUTH), "What was attempted: ssh-login, sudo, su, session-opened, user-created, ..."),
-    Column("event.outcome", _TEXT, _only(_AUTH), "success, failure or unknown, from the actor's view."),
-    Column("event.reason", _TEXT, _only(_AUTH), "Why, in the program's words."),
+    Column(
+        "event.action",
+        _TEXT,
+        _SAID,
+        "What was attempted or happened: ssh-login, sudo, user-created, mfa, dns-query, dhcp-ack, bgp-state, ...",
+        joined=_BOTH_LATER,
+    ),
+    Column("event.outcome", _TEXT, _SAID, "success, failure or unknown, from the actor's view.", joined=_BOTH_LATER),
+    Column("event.reason", _TEXT, _SAID, "Why, in the program's words.", joined=_BOTH_LATER),
     Column("ringfence.auth.method", _TEXT, _only(_AUTH), "password, publickey, ..."),
+    Column(
+        "ringfence.auth.key", _TEXT, _only(_AUTH), "Fingerprint of the key that was offered, such as SHA256:....", since="1.3"
+    ),
+    Column(
+        "ringfence.auth.application", _TEXT, _only(_AUTH), "Application or client that a single sign-on was for.", since="1.3"
+    ),
+    Column("ringfence.auth.certificate", _TEXT, _only(_AUTH), "Id that the certificate authority gave it.", since="1.3"),
+    Column(
+        "ringfence.state.subject",
+        _TEXT,
+        _only(_GENERIC),
+        "What changed: interface, virtual router, session, host.",
+        since="1.3",
+    ),
+    Column("ringfence.state.before", _TEXT, _only(_GENERIC), "State that it was in, in the program's words.", since="1.3"),
+    Column("ringfence.state.after", _TEXT, _only(_GENERIC), "State that it is in now, in the program's words.", since="1.3"),
+    Column("source.mac", _TEXT, _only(_GENERIC), "MAC of the DHCP client, as ECS writes it: 52-54-00-12-34-56.", since="1.3"),
+    Column("source.domain", _TEXT, _only(_GENERIC), "Name that the DHCP client gives itself.", since="1.3"),
     Column("ringfence.auth.terminal", _TEXT, _only(_AUTH), "Terminal that it came from, as the program names it.", since="1.2"),
-    Column("message", _TEXT, _HOST, "The text of the message."),
-    Column("log.syslog.facility.code", _U8, _HOST, "Facility (RFC 5424 6.2.1)."),
-    Column("log.syslog.severity.code", _U8, _HOST, "Severity, 0 is worst (RFC 5424 6.2.1)."),
-    Column("log.syslog.appname", _TEXT, _HOST, "APP-NAME or the tag of RFC 3164."),
-    Column("log.syslog.procid", _TEXT, _HOST, "PROCID."),
-    Column("log.syslog.msgid", _TEXT, _HOST, "MSGID (RFC 5424 only)."),
-    Column("log.syslog.version", _TEXT, _HOST, "1 for RFC 5424, absent for RFC 3164."),
+    Column("message", _TEXT, _HOST, "The text of the message.", joined=_DNS_LATER),
+    Column("log.syslog.facility.code", _U8, _HOST, "Facility (RFC 5424 6.2.1).", joined=_DNS_LATER),
+    Column("log.syslog.severity.code", _U8, _HOST, "Severity, 0 is worst (RFC 5424 6.2.1).", joined=_DNS_LATER),
+    Column("log.syslog.appname", _TEXT, _HOST, "APP-NAME or the tag of RFC 3164.", joined=_DNS_LATER),
+    Column("log.syslog.procid", _TEXT, _HOST, "PROCID.", joined=_DNS_LATER),
+    Column("log.syslog.msgid", _TEXT, _HOST, "MSGID (RFC 5424 only).", joined=_DNS_LATER),
+    Column("log.syslog.version", _TEXT, _HOST, "1 for RFC 5424, absent for RFC 3164.", joined=_DNS_LATER),
     Column(
         "ringfence.syslog.structured_data",
         _TEXT,
         _HOST,
         "Structured data as a JSON object, id -> name -> value (RFC 5424 6.3).",
+        joined=_DNS_LATER,
     ),
     Column("ringfence.generic.type", _TEXT, _only(_GENERIC), "The source's own name for the kind of record.", eve="event_type"),
     # boundary tests
