@@ -703,7 +703,13 @@ COLUMNS: tuple[Column, ...] = (
         since="1.3",
     ),
     Column("ringfence.service.command_line", _TEXT, _only(_GENERIC), "What a service that was installed runs.", since="1.3"),
-    Column("service.name", _TEXT, _only(_AUTH, _GENERIC), "Service that was installed, or that a ticket is for.", since="1.3"),
+    Column(
+        "service.name",
+        _TEXT,
+        _SAID,
+        "Service that was installed, that a ticket is for, or whose program wrote the line.",
+        since="1.3",
+    ),
     Column("winlog.channel", _TEXT, _ENDPOINT, "Windows event log that it was in.", since="1.3"),
     Column(
         "winlog.event_data", _TEXT, _ENDPOINT, "The fields of the Windows event as a JSON object, as they came.", since="1.3"
