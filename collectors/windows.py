@@ -86,6 +86,11 @@ def _hashes(text: str) -> dict[str, str]:
     return {name.strip().lower(): value.lower() for name, _, value in pairs if value.strip("0")}
 
 
+def number(text: str | None) -> int | None:
+    """A number as Windows writes it; None for what is none."""
+    return None if text is None else _NUMBERS[text]
+
+
 _NUMBERS, _BASES, _ACCOUNTS = _Remembered(_number), _Remembered(base_name), _Remembered(_account)
 _HASHES = _Remembered(_hashes)
 _NOTHING = frozenset({None, "", "-", "S-1-0-0", "{00000000-0000-0000-0000-000000000000}"})
@@ -194,7 +199,7 @@ def _filtered(word: str) -> Callable[[Mapping[str, Texts]], Columns]:
     def columns(data: Mapping[str, Texts]) -> Columns:
         inbound = [text == _INBOUND for text in data["Direction"]]
         return {
-            "network.iana_number": [_NUMBERS[text] if text else None for text in data["Protocol"]],
+            "network.iana_number": [*map(number, data["Protocol"])],
             "ringfence.firewall.action": [word if word == "block" or own else None for own in inbound],
         }
 
@@ -437,7 +442,7 @@ def columns_of(meaning: Meaning, data: Mapping[str, Texts], count: int) -> Colum
     for column, field in meaning.fields.items():
         values: Sequence[Any] = there[field]
         if column in _NUMERIC:
-            values = [None if text is None else _NUMBERS[text] for text in values]
+            values = [*map(number, values)]
             if column == "process.pid":
                 values = [value or None for value in values]  # 0 where no process took part
         columns[column] = values

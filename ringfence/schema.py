@@ -524,6 +524,11 @@ COLUMNS: tuple[Column, ...] = (
         since="1.2",
         eve="verdict.reject_target",
     ),
+    Column("threat.tactic.name", _TEXT, _only(_ALERT), "ATT&CK tactics of the rule, with commas between them.", since="1.3"),
+    Column("threat.technique.id", _TEXT, _only(_ALERT), "Ids of its ATT&CK techniques, with commas between them.", since="1.3"),
+    Column(
+        "threat.technique.name", _TEXT, _only(_ALERT), "Names of its ATT&CK techniques, with commas between them.", since="1.3"
+    ),
     # hosts and people
     Column(
         "event.code",

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.beats import KIND, MAX_PORT, BeatsDecoder
+from collectors.beats import KIND, BeatsDecoder
+from collectors.json_documents import MAX_PORT
 from collectors.windows import AUDIT, SYSMON
 from ringfence import registry
 from ringfence.batch import Decoded, EventClass, ProblemCode, Source, frames_of
