@@ -30,13 +30,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from collectors import program_messages
 from collectors.command import CommandShell
+from collectors.json_documents import Reader, read
 from collectors.lines import MAX_LINE_BYTES, NO_FRAMES, Boundaries, Continuations, LineFramer
 from collectors.records import MAX_INT, LineBlock, integers
 from collectors.tail import TailShell
 from ringfence.addresses import AddressCache
 from ringfence.batch import Decoded, EventClass, Frames, ProblemCode
 from ringfence.component import BuildContext, Collector, Format, Shell, Status
-from ringfence.jsonlines import decode_lines, explain
 from ringfence.yamlfile import ConfigPath
 
 CHUNK_LINES = 512
@@ -55,7 +55,7 @@ Entry = tuple[str | None, ...]
 _NAMES = {name.strip("_").lower() + "_of_" * name.startswith("_"): name for name in FIELDS}
 """Names of Python for those of the journal, which begin with underscores."""
 _STRUCT = msgspec.defstruct("entry", [(name, str | int | list[Any] | None, None) for name in _NAMES], rename=_NAMES, gc=False)
-_DECODER = msgspec.json.Decoder(_STRUCT)
+_READER = Reader(msgspec.json.Decoder(_STRUCT), _STRUCT)
 
 
 def _text(value: Any) -> str | None:
@@ -147,24 +147,12 @@ class JournalJsonDecoder(_Entries):
         rows: list[int] = []
         entries: list[Entry] = []
         for start in range(0, len(block.lines), CHUNK_LINES):
-            structs, refused = decode_lines(_DECODER, block.lines[start : start + CHUNK_LINES])
-            for index in refused:
-                _refuse(block, start + index)
-            for row, struct in enumerate(structs, start):
+            for row, struct in enumerate(read(block, _READER, start, start + CHUNK_LINES), start):
                 if struct is not None:
                     rows.append(row)
                     entries.append(tuple(map(_text, msgspec.structs.astuple(struct))))
         tables = self._tables(block, rows, entries)
         return block.decoded({event_class: [frame] for event_class, frame in tables.items()})
-
-
-def _refuse(block: LineBlock, row: int) -> None:
-    line = block.lines[row]
-    if not line.strip():
-        block.filtered["blank"] += row not in block.left_out
-        return
-    code, detail, offset, path = explain(_DECODER, line)
-    block.refuse(code, detail, row, offset, path)
 
 
 class ExportFramer:

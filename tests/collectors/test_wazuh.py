@@ -16,6 +16,7 @@ from ringfence.batch import Decoded, EventClass, ProblemCode, Source, frames_of
 from ringfence.component import BuildContext
 from ringfence.topology import EMPTY
 from tests import frames
+from tests.collectors.feeding import fed
 
 SOURCE = Source("alerts.json", 0xFEED)
 TIME, TIME_US = "2026-11-25T07:44:23.123+0000", 1_795_592_663_123_000
@@ -121,19 +122,7 @@ LINES = st.lists(
 
 @given(LINES, st.integers(1, 5))
 def test_lines_are_accounted_for_and_mean_the_same_however_they_are_fed(lines: list[bytes], size: int) -> None:
-    def fed(size: int) -> list[Any]:
-        decoder, found = WazuhDecoder(), []
-        for start in range(0, len(lines), size):
-            part = lines[start : start + size]
-            decoded = decoder.feed(frames_of(part, SOURCE, 0, range(start, start + len(part))))
-            assert decoded.taken + len(decoded.problems) + sum(decoded.filtered.values()) == len(part)
-            found += [
-                {k: v for k, v in row.items() if v is not None} for frame in decoded.rows.values() for row in frame.to_dicts()
-            ]
-            found += [{"ringfence.event.position": problem.position, "detail": problem.detail} for problem in decoded.problems]
-        return sorted(found, key=lambda row: int(row["ringfence.event.position"]))
-
-    assert fed(size) == fed(len(lines) or 1)
+    assert fed(WazuhDecoder(), lines, size) == fed(WazuhDecoder(), lines, len(lines) or 1)
 
 
 @given(frames.TEXT, st.ip_addresses(v=4), st.integers(0, 65_535), st.integers(0, 16))
