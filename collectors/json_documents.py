@@ -178,8 +178,8 @@ class Rows:
         columns |= typed_columns(event_class, found, self._addresses)
         if self._observer is not None:
             columns["observer.name"] = [self._observer] * len(rows)
-        elif "host.name" in columns and "observer.name" not in columns:
-            columns["observer.name"] = columns["host.name"]
+        elif "host.name" in columns:
+            columns["observer.name"] = first_set(columns.get("observer.name"), columns["host.name"])
         timeless = absent[received[absent] == 0].tolist()
         for index in timeless:
             row = int(rows[index])

@@ -95,8 +95,13 @@ def number(text: str | None) -> int | None:
 
 _NUMBERS, _BASES, _ACCOUNTS = _Remembered(_number), _Remembered(base_name), _Remembered(_account)
 _HASHES = _Remembered(_hashes)
-_NOTHING = frozenset({None, "", "-", "S-1-0-0", "{00000000-0000-0000-0000-000000000000}"})
-"""What stands where there is nothing, the SID of nobody among it."""
+_NOBODY: Mapping[str, str] = {
+    "user.id": "S-1-0-0",
+    "user.target.id": "S-1-0-0",
+    "process.entity_id": "{00000000-0000-0000-0000-000000000000}",
+    "process.parent.entity_id": "{00000000-0000-0000-0000-000000000000}",
+}
+"""What stands where there is nobody, beside an empty text and a hyphen, which stand for nothing anywhere."""
 _NUMERIC = frozenset(
     {"process.pid", "process.parent.pid", "process.exit_code", "source.port", "destination.port", "ringfence.auth.logon_type"}
 )
@@ -453,7 +458,7 @@ def meaning_of(provider: str | None, event_id: str | None) -> Meaning:
 
 def columns_of(meaning: Meaning, data: Mapping[str, Texts], count: int) -> Columns:
     """The columns of `count` events of one meaning, made of the fields that it reads; numbers are ints, texts as they are."""
-    there = {name: [None if text in _NOTHING else text for text in values] for name, values in data.items()}
+    there = {name: [text if text and text != "-" else None for text in values] for name, values in data.items()}
     columns: Columns = {}
     for column, field in meaning.fields.items():
         values: Sequence[Any] = there[field]
@@ -461,6 +466,9 @@ def columns_of(meaning: Meaning, data: Mapping[str, Texts], count: int) -> Colum
             values = [*map(number, values)]
             if column == "process.pid":
                 values = [value or None for value in values]  # 0 where no process took part
+        elif column in _NOBODY:
+            nobody = _NOBODY[column]
+            values = [None if text == nobody else text for text in values]
         columns[column] = values
     if meaning.more is not None:
         columns |= meaning.more(there)
