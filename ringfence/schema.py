@@ -653,7 +653,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("ringfence.state.before", _TEXT, _only(_GENERIC), "State that it was in, in the program's words.", since="1.3"),
     Column("ringfence.state.after", _TEXT, _only(_GENERIC), "State that it is in now, in the program's words.", since="1.3"),
-    Column("source.mac", _TEXT, _only(_GENERIC), "MAC of the DHCP client, as ECS writes it: 52-54-00-12-34-56.", since="1.3"),
+    Column("source.mac", _TEXT, _only(_AUTH, _GENERIC), "MAC of the client, as ECS writes it: 52-54-00-12-34-56.", since="1.3"),
     Column(
         "ringfence.auth.logon_type",
         _INT,
