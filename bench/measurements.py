@@ -92,6 +92,10 @@ def _syslog(folder: Path) -> Work:
     return partial(_once, Chain("syslog", folder, 5_000), line_blocks(folder / "syslog.log", 5_000), _rows_only)
 
 
+def _beats(folder: Path) -> Work:
+    return partial(_once, Chain("beats", folder, 5_000), line_blocks(folder / "beats.ndjson", 1_000), _rows_only)
+
+
 def _worker(folder: Path) -> Work:
     """The whole chain over a stream that does not end: reads as the tail shell makes them, blocks sealed when 5,000 rows of a class wait."""
 
@@ -234,6 +238,7 @@ MEASUREMENTS: Mapping[str, Prepare] = {
     "pflog cut + decode": partial(_pflog, _rows_only),
     "pflog + segments + boundaries": partial(_pflog, _judged),
     "syslog decode": _syslog,
+    "beats decode": _beats,
     "block encode": _encode,
     "block decode": _decode,
     "segment look-up v4": partial(_look_up, 4),

@@ -25,6 +25,7 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from collectors.kafka_topic import KafkaTopic, KafkaTopicShell, require_one
 from collectors.lines import Continuations, LineFramer
 from collectors.records import MAX_INT, TRANSPORTS, LineBlock, integers
 from collectors.tail import TailShell
@@ -411,7 +412,10 @@ class Settings(BaseModel):
     path: ConfigPath | None = Field(default=None, description="File to read.")
     listen: Annotated[str, AfterValidator(_listen)] | None = Field(
         default=None,
-        description="tcp://HOST:PORT, or unix:///PATH for `filetype: unix_stream`; exactly one of path and listen.",
+        description="tcp://HOST:PORT, or unix:///PATH for `filetype: unix_stream`; exactly one of path, listen and kafka.",
+    )
+    kafka: KafkaTopic | None = Field(
+        default=None, description="Topic of Kafka that Suricata or a shipper writes its events to."
     )
     follow: bool = True
     observer: str | None = None
@@ -419,8 +423,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Settings:
-        if (self.listen is None) == (self.path is None):
-            raise ValueError("exactly one of path and listen is required")
+        require_one(self, "path", "listen", "kafka")
         return self
 
 
@@ -429,7 +432,7 @@ class SuricataKind:
 
     settings = Settings
     promise = (
-        "file: every complete line once, across restarts and rotation by rename; "
+        "file, Kafka: every complete line once, across restarts and rotation by rename; "
         "tcp, unix: what was read, Suricata drops what the socket does not take at once"
     )
     status: Status = "experimental"
@@ -445,10 +448,14 @@ class SuricataKind:
 
     def resources(self, settings: Settings) -> Sequence[str]:
         """A file may be read by one collector only, and an address listened on by one."""
+        if settings.kafka is not None:
+            return settings.kafka.claims()
         return (f"file {settings.path}" if settings.listen is None else settings.listen.replace("://", " "),)
 
 
 def _shell(settings: Settings) -> Shell:
+    if settings.kafka is not None:
+        return KafkaTopicShell(settings.kafka)
     if settings.path is not None:
         return TailShell(settings.path, LineFramer, settings.follow)
     transport, _, address = str(settings.listen).partition("://")

@@ -26,14 +26,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from collectors.kafka_topic import KafkaTopic, KafkaTopicShell, require_one
 from collectors.lines import MAX_STREAMS, Boundaries, Continuations, LineFramer
 from collectors.records import MAX_INT, TRANSPORTS, LineBlock, integers, without
 from collectors.tail import TailShell
@@ -709,17 +711,27 @@ def _looks_like_tsv(first: bytes) -> bool:
 
 
 class Settings(BaseModel):
-    """A Zeek log, read once or followed across rotation."""
+    """A Zeek log, read once or followed across rotation, or a topic of Kafka with one log line a record."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    path: ConfigPath = Field(description="File to read.")
+    path: ConfigPath | None = Field(default=None, description="File to read.")
+    kafka: KafkaTopic | None = Field(
+        default=None, description="Topic of Kafka to read, as JSON; exactly one of path and kafka."
+    )
     format: Literal["json", "tsv"] = Field(default="json", description="json with LogAscii::use_json, else tsv.")
     follow: bool = Field(default=True, description="Go on reading as the file grows and is rotated; else stop at its end.")
     observer: str | None = Field(default=None, description="Name of the sensor where a line has no _system_name.")
     original: Literal["keep", "drop"] = Field(
         default="keep", description="Keep each line as event.original; generic rows keep it always."
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> Settings:
+        require_one(self, "path", "kafka")
+        if self.kafka is not None and self.format != "json":
+            raise ValueError("a topic of Kafka is read as json")
+        return self
 
 
 class ZeekKind:
@@ -735,19 +747,20 @@ class ZeekKind:
     )
 
     def build(self, settings: Settings, context: BuildContext) -> Collector:
-        """A log through the tail shell."""
+        """A log through the shell that its file or topic asks for."""
         original = settings.original == "keep"
+        if settings.kafka is not None:
+            return Collector("zeek", KafkaTopicShell(settings.kafka), ZeekJsonDecoder(settings.observer, original))
+        path = Path(settings.path or "")
         if settings.format == "tsv":
             return Collector(
-                "zeek", TailShell(settings.path, ZeekTsvFramer, settings.follow), ZeekTsvDecoder(settings.observer, original)
+                "zeek", TailShell(path, ZeekTsvFramer, settings.follow), ZeekTsvDecoder(settings.observer, original)
             )
-        return Collector(
-            "zeek", TailShell(settings.path, LineFramer, settings.follow), ZeekJsonDecoder(settings.observer, original)
-        )
+        return Collector("zeek", TailShell(path, LineFramer, settings.follow), ZeekJsonDecoder(settings.observer, original))
 
     def resources(self, settings: Settings) -> Sequence[str]:
-        """A file may be read by one collector only."""
-        return (f"file {settings.path}",)
+        """A file or a topic may be read by one collector only."""
+        return (f"file {settings.path}",) if settings.kafka is None else settings.kafka.claims()
 
 
 KIND = ZeekKind()

@@ -123,6 +123,15 @@ class Shell(Protocol):
         ...
 
 
+@runtime_checkable
+class Settling(Protocol):
+    """A shell whose source waits to hear that what it gave is safe: an offset to commit, a request to answer."""
+
+    def settle(self, position: bytes) -> None:
+        """All that was delivered up to and with this position is durable. Returns at once."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Collector:
     """A decoder bound to a shell. `module` is the kind of source and becomes `event.module`."""

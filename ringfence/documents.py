@@ -43,7 +43,14 @@ _KIND: Mapping[EventClass, str] = {EventClass.ALERT: "alert", EventClass.DEAD: "
 _TRANSPORTS: dict[int, str] = {number: name for name, number in PROTOCOLS.items() if name not in ("carp", "ipip")}
 _TRANSPORTS[58] = "ipv6-icmp"
 _SEGMENTS = ("source.segment", "destination.segment")
-_ADDRESS_PAIRS = ("source.ip", "destination.ip", "source.nat.ip", "destination.nat.ip")
+_ADDRESS_PAIRS = (
+    "source.ip",
+    "destination.ip",
+    "source.nat.ip",
+    "destination.nat.ip",
+    "ringfence.vxlan.source.ip",
+    "ringfence.vxlan.destination.ip",
+)
 _DATASETS: Mapping[EventClass, str] = {EventClass.BOUNDARY: "ringfence.boundary", EventClass.DEAD: "ringfence.dead"}
 CHUNK_ROWS = 4_096
 """Rows whose text is joined at one time, about 1 KiB each; larger pieces leave the cache and cost a sixth more."""
@@ -435,6 +442,10 @@ _TYPES: Mapping[str, tuple[str, ...]] = {
     "group-created": ("group", "creation"), "group-deleted": ("group", "deletion"),
     "group-member-added": ("group", "change"), "group-member-removed": ("group", "change"),
     "password-changed": ("user", "change"), "user-locked": ("user", "change"), "user-unlocked": ("user", "change"),
+    "password-reset": ("user", "change"), "user-enabled": ("user", "change"), "user-disabled": ("user", "change"),
+    "user-renamed": ("user", "change"), "group-changed": ("group", "change"), "explicit-credentials-login": ("start",),
+    "exec": ("start",), "exit": ("end",),
+    "file-created": ("creation",), "file-deleted": ("deletion",), "file-changed": ("change",),
 }  # fmt: skip
 """event.type of ECS, by the outcome, the word of pf, or what was attempted; anything else has none."""
 _OUTCOMES: Mapping[str, str] = {
@@ -446,6 +457,7 @@ _OUTCOMES: Mapping[str, str] = {
 }
 _DECIDED_BY: Mapping[EventClass, str] = {
     EventClass.BOUNDARY: "ringfence.boundary.outcome", EventClass.PF: "ringfence.pf.action", EventClass.AUTH: "event.action",
+    EventClass.PROCESS: "event.action", EventClass.FILE: "event.action",
 }  # fmt: skip
 _ACTIONS: Mapping[str, str] = {"observed": "boundary-crossing", "simulated": "boundary-test"}
 
@@ -458,12 +470,14 @@ def _mapped(series: pl.Series, words: Mapping[str, Any]) -> Leaf:
 def _derived_leaves(frame: pl.DataFrame, event_class: EventClass) -> dict[str, Leaf]:
     leaves: dict[str, Leaf] = {}
     category = _CATEGORY.get(event_class, ("network",))
+    if event_class is EventClass.FILE and not {"source.ip", "source.ip6"} & set(frame.columns):
+        category = ("file",)
     if category:
         leaves["event.category"] = _constant(category)
     decided_by = _DECIDED_BY.get(event_class)
     if decided_by in frame.columns:
         leaves["event.type"] = _mapped(frame[decided_by], _TYPES)
-        if event_class is not EventClass.AUTH:
+        if decided_by != "event.action":
             leaves["event.outcome"] = _mapped(frame[decided_by], _OUTCOMES)
     if event_class is EventClass.BOUNDARY and "ringfence.boundary.origin" in frame.columns:
         leaves["event.action"] = _mapped(frame["ringfence.boundary.origin"], _ACTIONS)

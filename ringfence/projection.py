@@ -42,8 +42,10 @@ def _zeek_fields(text: str, log: str) -> tuple[str, ...]:
     return tuple(found.replace(" ", "").split(",")) if found else ()
 
 
-def struct_for(name: str, paths: Iterable[tuple[str, Any]], tag_field: str, tag: str) -> type[msgspec.Struct]:
-    """A Struct that reads the given dotted paths of a JSON object, each optional, under a tag.
+def struct_for(
+    name: str, paths: Iterable[tuple[str, Any]], tag_field: str | None = None, tag: str | None = None
+) -> type[msgspec.Struct]:
+    """A Struct that reads the given dotted paths of a JSON object, each optional, under a tag if there is one.
 
     `paths` pairs each path with the type of its value. Objects on the way are optional Structs too.
     """
@@ -59,17 +61,19 @@ def struct_for(name: str, paths: Iterable[tuple[str, Any]], tag_field: str, tag:
 
 def field_path(path: str) -> str:
     """The path under which `columns_of` gives a JSON path: some keys are no names in Python."""
-    return path.replace("-", "_dash_")
+    return path.replace("-", "_dash_").replace("@", "_at_")
 
 
-def _struct(name: str, tree: dict[str, Any], **tagging: str) -> type[msgspec.Struct]:
+def _struct(name: str, tree: dict[str, Any], **tagging: str | None) -> type[msgspec.Struct]:
     named = {key: field_path(key) for key in tree}
-    members = [
-        (named[key], (_struct(f"{name}_{key}", kind) if isinstance(kind, dict) else kind) | None, None)
-        for key, kind in tree.items()
-    ]
+    members = [(named[key], _optional(f"{name}_{key}", kind), None) for key, kind in tree.items()]
     options: dict[str, Any] = {**tagging, "rename": {name: key for key, name in named.items()}}
     return msgspec.defstruct(name, members, gc=False, **options)
+
+
+def _optional(name: str, kind: Any) -> Any:
+    """Raw takes any value, null too, and cannot be one of several types."""
+    return kind if kind is msgspec.Raw else (_struct(name, kind) if isinstance(kind, dict) else kind) | None
 
 
 def json_type(dtype: pl.DataType) -> Any:
@@ -79,24 +83,29 @@ def json_type(dtype: pl.DataType) -> Any:
     return str if dtype == pl.String() else bool
 
 
-def columns_of(structs: Sequence[msgspec.Struct], struct: type[msgspec.Struct], prefix: str = "") -> dict[str, Sequence[Any]]:
+def columns_of(
+    structs: Sequence[msgspec.Struct], struct: type[msgspec.Struct], prefix: str = "", sparse: bool = False
+) -> dict[str, Sequence[Any]]:
     """Every field of some Structs of one type as a column, by dotted path; null where an object on the way is absent.
 
-    Transposed in C by astuple and zip: a third of the cost of reading attributes one by one.
+    `sparse` leaves out what none of them has. Transposed in C by astuple and zip: a third of the cost of reading
+    attributes one by one.
     """
     columns: dict[str, Sequence[Any]] = {}
     names = struct.__struct_fields__
     for name, kind, values in zip(names, _kinds(struct), zip(*map(astuple, structs), strict=True), strict=True):
+        if sparse and values.count(None) == len(values):
+            continue
         if kind is None:
             columns[prefix + name] = values
             continue
         inner = f"{prefix}{name}."
         # by type, not `None in values`: that would call __eq__ of every Struct
         if NoneType not in set(map(type, values)):
-            columns.update(columns_of(values, kind, inner))
+            columns.update(columns_of(values, kind, inner, sparse))
             continue
         there = [value for value in values if value is not None]
-        parts = columns_of(there, kind, inner) if there else dict.fromkeys(_paths(kind, inner), ())
+        parts = columns_of(there, kind, inner, sparse) if there else dict.fromkeys(_paths(kind, inner), ())
         for path, part in parts.items():
             rest = iter(part)
             columns[path] = [None if value is None else next(rest) for value in values]

@@ -78,6 +78,10 @@ _HOST = frozenset({_AUTH, _PROCESS, _GENERIC, _DNS})
 _SAID = frozenset({_AUTH, _DNS, _GENERIC})
 _DNS_LATER = ((_DNS, "1.3"),)
 _BOTH_LATER = ((_DNS, "1.3"), (_GENERIC, "1.3"))
+_WATCHED = frozenset({_FLOW, _DNS, _ALERT, _FILE})
+"""Beside `process`, what a sensor inside a host reports: it knows the process that did it."""
+_WATCHED_13 = tuple((event_class, "1.3") for event_class in (_FLOW, _DNS, _ALERT, _FILE))
+_ENDPOINT = _HOST | _WATCHED
 _TEXT = pl.String()
 _INT = pl.Int64()
 _PORT = pl.Int32()
@@ -97,6 +101,13 @@ def _nat(side: str, title: str) -> tuple[tuple[str, pl.DataType, str, Render], .
         ("ip", _U32, f"{title} address after rewriting.", "ipv4"),
         ("ip6", _RAW, f"IPv6 {side} address after rewriting; shown as {side}.nat.ip.", "ipv6"),
         ("port", _PORT, f"{title} port after rewriting.", "plain"),
+    )
+
+
+def _tunnel(side: str) -> tuple[tuple[str, pl.DataType, str, Render], ...]:
+    return (
+        ("ip", _U32, f"{side.capitalize()} address of the VXLAN packet: a tunnel endpoint.", "ipv4"),
+        ("ip6", _RAW, f"The same of IPv6; shown as ringfence.vxlan.{side}.ip.", "ipv6"),
     )
 
 
@@ -197,6 +208,11 @@ COLUMNS: tuple[Column, ...] = (
         zeek="inner_vlan, id.ctx.inner_vlan",
     ),
     Column("ringfence.vxlan.vni", _PORT, _WIRE | {_BOUNDARY}, "VXLAN network identifier that the packet travelled in."),
+    *(
+        Column(f"ringfence.vxlan.{side}.{part}", dtype, _only(_FLOW), meaning, since="1.3", render=render)
+        for side in ("source", "destination")
+        for part, dtype, meaning, render in _tunnel(side)
+    ),
     Column(
         "observer.ingress.interface.name",
         _TEXT,
@@ -436,11 +452,13 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "file.name",
         _TEXT,
-        _only(_FILE),
-        "File name as the protocol carried it.",
+        _only(_FILE, _GENERIC),
+        "File name as the protocol carried it, or of the file or pipe on a host.",
+        joined=((_GENERIC, "1.3"),),
         eve="fileinfo.filename",
         zeek="files: filename",
     ),
+    Column("file.path", _TEXT, _only(_ALERT, _FILE, _GENERIC), "Path of the file, as the sensor gives it.", since="1.3"),
     Column("file.size", _INT, _only(_FILE), "Bytes seen of the file.", eve="fileinfo.size", zeek="files: seen_bytes"),
     Column("file.hash.sha256", _TEXT, _only(_FILE), "SHA-256 of the content.", eve="fileinfo.sha256", zeek="files: sha256"),
     Column("file.hash.sha1", _TEXT, _only(_FILE), "SHA-1 of the content.", since="1.2", eve="fileinfo.sha1"),
@@ -506,32 +524,115 @@ COLUMNS: tuple[Column, ...] = (
         since="1.2",
         eve="verdict.reject_target",
     ),
+    Column("threat.tactic.name", _TEXT, _only(_ALERT), "ATT&CK tactics of the rule, with commas between them.", since="1.3"),
+    Column("threat.technique.id", _TEXT, _only(_ALERT), "Ids of its ATT&CK techniques, with commas between them.", since="1.3"),
+    Column(
+        "threat.technique.name", _TEXT, _only(_ALERT), "Names of its ATT&CK techniques, with commas between them.", since="1.3"
+    ),
     # hosts and people
+    Column(
+        "event.code",
+        _TEXT,
+        _ENDPOINT,
+        "The source's own number for this kind of event, such as the Windows event id.",
+        since="1.3",
+    ),
     Column("host.hostname", _TEXT, _HOST, "Host that wrote the log line.", joined=_DNS_LATER),
-    Column("process.name", _TEXT, _HOST, "Program that wrote it.", joined=_DNS_LATER),
-    Column("process.pid", _INT, _HOST, "Its process id.", joined=_DNS_LATER),
+    Column("host.name", _TEXT, _ENDPOINT, "Host on which it happened.", since="1.3"),
+    Column(
+        "source.domain",
+        _TEXT,
+        _only(_AUTH, _FLOW, _ALERT, _GENERIC),
+        "Name of the initiator's host, as the source gives it; of DHCP the name that the client gives itself.",
+        since="1.3",
+    ),
+    Column(
+        "destination.domain",
+        _TEXT,
+        _only(_AUTH, _FLOW, _ALERT),
+        "Name of the responder's host, as the source gives it.",
+        since="1.3",
+    ),
+    Column(
+        "process.name",
+        _TEXT,
+        _HOST | _WATCHED,
+        "Program that wrote the log line, or that acts.",
+        joined=_WATCHED_13,
+    ),
+    Column("process.pid", _INT, _HOST | _WATCHED, "Its process id.", joined=_WATCHED_13),
     Column(
         "process.command_line",
         _TEXT,
-        _only(_PROCESS, _AUTH),
+        _ENDPOINT,
         "Command line as executed, or asked for with sudo or doas.",
-        joined=((_AUTH, "1.2"),),
+        joined=((_AUTH, "1.2"), (_GENERIC, "1.3"), *_WATCHED_13),
     ),
     Column(
         "user.name",
         _TEXT,
-        _only(_AUTH, _PROCESS, _DNS),
+        _ENDPOINT,
         "Account concerned: who acts, or is logged in or refused; of a DNS query the TSIG key.",
-        joined=_DNS_LATER,
+        joined=((_GENERIC, "1.3"), *_WATCHED_13),
     ),
+    # of processes, and of those that did what a sensor inside a host reports
+    Column("container.id", _TEXT, _WATCHED | {_PROCESS}, "Id of the container, as its runtime gives it.", since="1.3"),
+    Column("container.image.name", _TEXT, _WATCHED | {_PROCESS}, "Image of the container, with its tag.", since="1.3"),
+    Column("container.name", _TEXT, _WATCHED | {_PROCESS}, "Name of the container.", since="1.3"),
+    Column("orchestrator.namespace", _TEXT, _WATCHED | {_PROCESS}, "Kubernetes namespace of the pod.", since="1.3"),
+    Column("orchestrator.resource.name", _TEXT, _WATCHED | {_PROCESS}, "Name of the Kubernetes pod.", since="1.3"),
+    Column("process.entity_id", _TEXT, _ENDPOINT, "The sensor's own id of the process, never used again.", since="1.3"),
+    Column("process.executable", _TEXT, _ENDPOINT, "Path of the program.", since="1.3"),
+    Column("process.exit_code", _INT, _only(_PROCESS), "Exit code of the process that ended.", since="1.3"),
+    Column("process.hash.md5", _TEXT, _WATCHED | {_PROCESS}, "MD5 of the program.", since="1.3"),
+    Column("process.hash.sha1", _TEXT, _WATCHED | {_PROCESS}, "SHA-1 of the program.", since="1.3"),
+    Column("process.hash.sha256", _TEXT, _WATCHED | {_PROCESS}, "SHA-256 of the program.", since="1.3"),
+    Column(
+        "process.parent.command_line", _TEXT, _WATCHED | {_PROCESS}, "Command line of the process that started it.", since="1.3"
+    ),
+    Column("process.parent.entity_id", _TEXT, _WATCHED | {_PROCESS}, "The sensor's own id of the parent.", since="1.3"),
+    Column("process.parent.executable", _TEXT, _WATCHED | {_PROCESS}, "Path of the parent's program.", since="1.3"),
+    Column("process.parent.name", _TEXT, _WATCHED | {_PROCESS}, "Name of the parent.", since="1.3"),
+    Column("process.parent.pid", _INT, _WATCHED | {_PROCESS}, "Process id of the parent.", since="1.3"),
+    *(
+        Column(f"process.pe.{part}", _TEXT, _only(_PROCESS, _ALERT), meaning, since="1.3")
+        for part, meaning in (
+            ("company", "Company that the program names in its resources."),
+            ("description", "What the program calls itself in its resources."),
+            ("file_version", "Version in the resources of the program."),
+            ("imphash", "Hash of the imports of the program."),
+            ("original_file_name", "Name that the program was built with."),
+            ("product", "Product in the resources of the program."),
+        )
+    ),
+    Column("process.working_directory", _TEXT, _WATCHED | {_PROCESS}, "Directory that the process is in.", since="1.3"),
+    Column(
+        "ringfence.process.integrity_level",
+        _TEXT,
+        _only(_PROCESS, _ALERT),
+        "Windows integrity level: Low, Medium, High, System.",
+        since="1.3",
+    ),
+    Column(
+        "ringfence.process.network_namespace",
+        _INT,
+        _only(_PROCESS, _FLOW),
+        "Inode of the Linux network namespace of the process or packet, as `stat -L /run/netns/NAME` shows it.",
+        since="1.3",
+    ),
+    Column("ringfence.process.signal", _TEXT, _only(_PROCESS), "Signal that ended the process, such as SIGKILL.", since="1.3"),
+    Column("user.domain", _TEXT, _ENDPOINT, "Domain or host that the account belongs to.", since="1.3"),
+    Column("user.id", _TEXT, _ENDPOINT, "Number of the account: uid or SID.", since="1.3"),
+    Column("user.target.domain", _TEXT, _only(_AUTH), "Domain of the account that it is done to or as.", since="1.3"),
+    Column("user.target.id", _TEXT, _only(_AUTH), "Number of that account: uid or SID.", since="1.3"),
     Column("user.target.name", _TEXT, _only(_AUTH), "Account that it is done to or as: of sudo, su, useradd, ...", since="1.2"),
     Column("group.name", _TEXT, _only(_AUTH), "Group that is made, removed, or got or lost a member.", since="1.2"),
     Column(
         "event.action",
         _TEXT,
-        _SAID,
-        "What was attempted or happened: ssh-login, sudo, user-created, mfa, dns-query, dhcp-ack, bgp-state, ...",
-        joined=_BOTH_LATER,
+        _HOST | {_FILE},
+        "What was attempted or happened: ssh-login, sudo, user-created, mfa, dns-query, dhcp-ack, bgp-state; of processes exec, exit.",
+        joined=(*_BOTH_LATER, (_PROCESS, "1.3"), (_FILE, "1.3")),
     ),
     Column("event.outcome", _TEXT, _SAID, "success, failure or unknown, from the actor's view.", joined=_BOTH_LATER),
     Column("event.reason", _TEXT, _SAID, "Why, in the program's words.", joined=_BOTH_LATER),
@@ -552,8 +653,14 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("ringfence.state.before", _TEXT, _only(_GENERIC), "State that it was in, in the program's words.", since="1.3"),
     Column("ringfence.state.after", _TEXT, _only(_GENERIC), "State that it is in now, in the program's words.", since="1.3"),
-    Column("source.mac", _TEXT, _only(_GENERIC), "MAC of the DHCP client, as ECS writes it: 52-54-00-12-34-56.", since="1.3"),
-    Column("source.domain", _TEXT, _only(_GENERIC), "Name that the DHCP client gives itself.", since="1.3"),
+    Column("source.mac", _TEXT, _only(_AUTH, _GENERIC), "MAC of the client, as ECS writes it: 52-54-00-12-34-56.", since="1.3"),
+    Column(
+        "ringfence.auth.logon_type",
+        _INT,
+        _only(_AUTH),
+        "Windows logon type: 2 interactive, 3 network, 10 remote interactive, ...",
+        since="1.3",
+    ),
     Column("ringfence.auth.terminal", _TEXT, _only(_AUTH), "Terminal that it came from, as the program names it.", since="1.2"),
     Column("message", _TEXT, _HOST, "The text of the message.", joined=_DNS_LATER),
     Column("log.syslog.facility.code", _U8, _HOST, "Facility (RFC 5424 6.2.1).", joined=_DNS_LATER),
@@ -570,6 +677,58 @@ COLUMNS: tuple[Column, ...] = (
         joined=_DNS_LATER,
     ),
     Column("ringfence.generic.type", _TEXT, _only(_GENERIC), "The source's own name for the kind of record.", eve="event_type"),
+    # modules, registry and services of hosts, and the event log of Windows
+    Column("dll.code_signature.exists", _BOOL, _only(_GENERIC), "Whether the loaded module is signed.", since="1.3"),
+    Column(
+        "dll.code_signature.status",
+        _TEXT,
+        _only(_GENERIC),
+        "What became of checking its signature: Valid, Expired, ...",
+        since="1.3",
+    ),
+    Column("dll.hash.sha256", _TEXT, _only(_GENERIC), "SHA-256 of the loaded module.", since="1.3"),
+    Column("dll.path", _TEXT, _only(_GENERIC), "Path of the loaded module or driver.", since="1.3"),
+    Column("dll.pe.original_file_name", _TEXT, _only(_GENERIC), "Name that the loaded module was built with.", since="1.3"),
+    Column("log.file.path", _TEXT, _only(_GENERIC), "File that the line was read from.", since="1.3"),
+    Column("powershell.file.script_block_text", _TEXT, _only(_GENERIC), "Text of a block of PowerShell.", since="1.3"),
+    Column("registry.data.strings", _TEXT, _only(_GENERIC), "Value that was set, as text.", since="1.3"),
+    Column("registry.path", _TEXT, _only(_GENERIC), "Key of the Windows registry, with the name of the value.", since="1.3"),
+    Column(
+        "ringfence.access.mask",
+        _TEXT,
+        _only(_GENERIC),
+        "Access rights that were asked for, as Windows writes the mask.",
+        since="1.3",
+    ),
+    Column(
+        "ringfence.access.target",
+        _TEXT,
+        _only(_GENERIC),
+        "Path of the program whose process was opened or got a thread.",
+        since="1.3",
+    ),
+    Column("ringfence.service.command_line", _TEXT, _only(_GENERIC), "What a service that was installed runs.", since="1.3"),
+    Column(
+        "service.name",
+        _TEXT,
+        _SAID,
+        "Service that was installed, that a ticket is for, or whose program wrote the line.",
+        since="1.3",
+    ),
+    Column("winlog.channel", _TEXT, _ENDPOINT, "Windows event log that it was in.", since="1.3"),
+    Column(
+        "winlog.event_data", _TEXT, _ENDPOINT, "The fields of the Windows event as a JSON object, as they came.", since="1.3"
+    ),
+    Column("winlog.logon.id", _TEXT, _only(_AUTH, _PROCESS), "Logon session, as Windows writes its number.", since="1.3"),
+    Column(
+        "winlog.logon.type",
+        _TEXT,
+        _only(_AUTH),
+        "Kind of logon in words: Interactive, Network, RemoteInteractive, ...",
+        since="1.3",
+    ),
+    Column("winlog.provider_name", _TEXT, _ENDPOINT, "Program that wrote the Windows event.", since="1.3"),
+    Column("winlog.record_id", _TEXT, _ENDPOINT, "Number of the event in its Windows event log.", since="1.3"),
     # boundary tests
     Column("ringfence.boundary.id", _TEXT, _only(_BOUNDARY), "from -> to, by segment names."),
     Column("ringfence.boundary.intent", _TEXT, _only(_BOUNDARY), "allow, deny or undeclared, for this service."),

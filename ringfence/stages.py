@@ -22,7 +22,7 @@ from ringfence.batch import Batch, Decoded, EventClass, Frames, Micros, Position
 from ringfence.batching import Batcher, Batching
 from ringfence.clock import Clock
 from ringfence.codec import BadBlock, time_span
-from ringfence.component import Bus, Collector, Delivery, Processor, Resumable, Shell, Sink
+from ringfence.component import Bus, Collector, Delivery, Processor, Resumable, Settling, Shell, Sink
 from ringfence.deadletter import DeadLetter
 from ringfence.errors import EndOfInput, Fenced, Retryable
 from ringfence.ledger import LEDGER_STATE, Counts, topics_read
@@ -215,7 +215,7 @@ class _Collecting:
         return (
             self.batcher.due(now)
             or len(self._letters) >= MAX_LETTERS_PER_STEP
-            or (self._moved and not self.batcher.rows and bool(self._letters))
+            or (self._moved and not self.batcher.rows and (bool(self._letters) or self._is_awaited))
         )
 
     def seal(self, group: str, now_us: int) -> Step | None:
@@ -252,6 +252,13 @@ class _Collecting:
     def committed(self) -> None:
         self._letters = []
         self._moved = False
+        if isinstance(self.collector.shell, Settling):
+            self.collector.shell.settle(self.position)
+
+    @property
+    def _is_awaited(self) -> bool:
+        """Whether somebody waits for the commit, even where it brings no row."""
+        return isinstance(self.collector.shell, Settling)
 
 
 @dataclass

@@ -186,7 +186,9 @@ BY_CLASS: dict[str, tuple[EventClass, dict[str, Any], dict[str, Any]]] = {
     "logout": (EventClass.AUTH, {"event.action": "session-closed"}, {"kind": "event", "category": ["authentication"], "type": ["end"], "outcome": None}),
     "failed login": (EventClass.AUTH, {"event.action": "ssh-login", "event.outcome": "failure"}, {"kind": "event", "category": ["authentication"], "type": ["start"], "outcome": "failure"}),
     "process": (EventClass.PROCESS, {}, {"kind": "event", "category": ["process"], "type": None, "outcome": None}),
-    "file": (EventClass.FILE, {}, {"kind": "event", "category": ["file", "network"], "type": None, "outcome": None}),
+    "file on the wire": (EventClass.FILE, {"source.ip": 1}, {"kind": "event", "category": ["file", "network"], "type": None, "outcome": None}),
+    "file on a host": (EventClass.FILE, {"event.action": "file-created"}, {"kind": "event", "category": ["file"], "type": ["creation"], "outcome": None}),
+    "end of a process": (EventClass.PROCESS, {"event.action": "exit"}, {"kind": "event", "category": ["process"], "type": ["end"], "outcome": None}),
     "generic": (EventClass.GENERIC, {}, {"kind": "event", "category": None, "type": None, "outcome": None}),
     "dead": (EventClass.DEAD, {}, {"kind": "pipeline_error", "category": None, "type": None, "outcome": None}),
     "blocked": (EventClass.BOUNDARY, {"ringfence.boundary.outcome": "blocked"}, {"kind": "event", "category": NETWORK, "type": ["connection", "denied"], "outcome": "failure"}),
@@ -263,7 +265,7 @@ def reference(batch: Batch, row: dict[str, Any]) -> dict[str, Any]:
         "alert": ["network", "intrusion_detection"],
         "auth": ["authentication"],
         "process": ["process"],
-        "file": ["file", "network"],
+        "file": ["file", *(["network"] if {"source.ip", "source.ip6"} & row.keys() else [])],
         "generic": [],
         "dead": [],
     }
@@ -309,7 +311,7 @@ def reference(batch: Batch, row: dict[str, Any]) -> dict[str, Any]:
 def only_one_version(batch: Batch) -> Batch:
     """No row has both an IPv4 and an IPv6 address at one end, and mapped addresses never come as IPv6."""
     frame = batch.frame
-    for end in ("source", "destination", "source.nat", "destination.nat"):
+    for end in (pair.removesuffix(".ip") for pair in documents._ADDRESS_PAIRS):
         if f"{end}.ip6" in frame.columns:
             four = pl.col(f"{end}.ip").is_not_null() if f"{end}.ip" in frame.columns else pl.lit(False)
             plain = pl.col(f"{end}.ip6").bin.starts_with(bytes(10))

@@ -13,11 +13,11 @@ from collectors.suricata import SuricataDecoder
 from processors.boundaries import Boundaries
 from processors.segments import Segments
 from ringfence import bus, codec, ledger, topology
-from ringfence.batch import Batch, Decoded, Frames, Micros, Problem, ProblemCode, Record
+from ringfence.batch import Batch, Decoded, Frames, Micros, Problem, ProblemCode, Record, Step
 from ringfence.batching import Batching
 from ringfence.bus import BusSettings, open_bus
 from ringfence.clock import HandClock, SystemClock
-from ringfence.component import Bus, Collector, Processed, Processor
+from ringfence.component import Bus, Collector, Delivery, Processed, Processor
 from ringfence.errors import Fenced, Permanent, Retryable
 from ringfence.stages import CollectStage, ProcessStage, SinkStage
 from ringfence.testing import ListShell
@@ -254,6 +254,32 @@ def test_only_the_frame_that_crashes_a_decoder_is_dead_lettered(tmp_path: Path, 
     assert chain.kept(bus.DEAD) == 1
     assert book.components["ringfence.collect.list"].dead == 1
     assert book.imbalance == 0
+
+
+def test_a_shell_that_waits_is_told_after_each_commit_and_blank_lines_do_not_keep_it_waiting(tmp_path: Path) -> None:
+    chain = Chain(tmp_path, [[flow(1)], [b"\n"], [b"\n"]])
+    told: list[tuple[str, bytes]] = []
+    commit = chain.engine.commit
+
+    class WaitingShell(ListShell):
+        def settle(self, position: bytes) -> None:
+            told.append(("settled", position))
+
+        async def read(self) -> Delivery:
+            if self._next:
+                await asyncio.sleep(0.15)  # longer than a batch may wait
+            return await super().read()
+
+    async def noted(step: Step) -> None:
+        await commit(step)
+        told.append(("committed", step.state.get("position", b"")))
+
+    chain.shell = WaitingShell(chain.shell.items)
+    chain.engine.commit = noted  # type: ignore[method-assign]
+    chain.run()
+
+    own = [entry for entry in told if entry[1]]
+    assert own == [(what, position) for position in (b"1", b"2", b"3") for what in ("committed", "settled")]
 
 
 class CountingDecoder:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -42,10 +42,39 @@ SecretReference = Annotated[str, Field(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|fi
 """Where a secret is, never the secret itself: `env:NAME` or `file:/path`."""
 
 
-class BusSettings(BaseModel):
-    """The section `bus` of the configuration. Each engine uses the settings that concern it and ignores the others."""
+class KafkaLogin(BaseModel):
+    """How to talk to the brokers of a Kafka cluster."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """How to talk to the brokers."""
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    """How to log in; needs a security_protocol that starts with SASL."""
+    sasl_username: str | None = None
+    """The name to log in with."""
+    sasl_password: SecretReference | None = Field(default=None, repr=False)
+    """Where the password is, `env:NAME` or `file:/path`."""
+    ssl_cafile: str | None = None
+    """PEM file of the authority that signed the brokers' certificates; without it those of the system."""
+    ssl_certfile: str | None = None
+    """PEM file of the client's certificate, where the brokers ask for one."""
+    ssl_keyfile: str | None = None
+    """PEM file of the key that belongs to ssl_certfile."""
+
+    @model_validator(mode="after")
+    def _login_is_complete(self) -> Self:
+        uses_sasl = self.security_protocol.startswith("SASL")
+        given = (self.sasl_mechanism, self.sasl_username, self.sasl_password)
+        if uses_sasl and None in given:
+            raise ValueError(f"{self.security_protocol} needs sasl_mechanism, sasl_username and sasl_password")
+        if not uses_sasl and any(value is not None for value in given):
+            raise ValueError(f"sasl_* settings need security_protocol SASL_SSL or SASL_PLAINTEXT, not {self.security_protocol}")
+        return self
+
+
+class BusSettings(KafkaLogin):
+    """The section `bus` of the configuration. Each engine uses the settings that concern it and ignores the others."""
 
     retention_bytes: int = Field(default=10 * GIB, ge=0)
     """Embedded: bytes of segment files kept for re-reading after every required group is done with them."""
@@ -62,20 +91,6 @@ class BusSettings(BaseModel):
     memory_bytes: int = Field(default=256 * MIB, ge=1)
     """Memory: bytes of records that required groups have not committed at which a source has to wait."""
 
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    """Kafka: how to talk to the brokers."""
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
-    """Kafka: how to log in; needs a security_protocol that starts with SASL."""
-    sasl_username: str | None = None
-    """Kafka: the name to log in with."""
-    sasl_password: SecretReference | None = Field(default=None, repr=False)
-    """Kafka: where the password is, `env:NAME` or `file:/path`."""
-    ssl_cafile: str | None = None
-    """Kafka: PEM file of the authority that signed the brokers' certificates; without it those of the system."""
-    ssl_certfile: str | None = None
-    """Kafka: PEM file of the client's certificate, where the brokers ask for one."""
-    ssl_keyfile: str | None = None
-    """Kafka: PEM file of the key that belongs to ssl_certfile."""
     partitions: int = Field(default=12, ge=1)
     """Kafka: partitions per topic that `ringfence setup bus` makes; the most processes that can share a stage."""
     replication_factor: int | None = Field(default=None, ge=1)
@@ -90,16 +105,6 @@ class BusSettings(BaseModel):
             raise ValueError(
                 f"max_bytes {self.max_bytes} is less than two segment files of {self.segment_bytes}; raise it, or lower segment_bytes"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _login_is_complete(self) -> BusSettings:
-        uses_sasl = self.security_protocol.startswith("SASL")
-        given = (self.sasl_mechanism, self.sasl_username, self.sasl_password)
-        if uses_sasl and None in given:
-            raise ValueError(f"{self.security_protocol} needs sasl_mechanism, sasl_username and sasl_password")
-        if not uses_sasl and any(value is not None for value in given):
-            raise ValueError(f"sasl_* settings need security_protocol SASL_SSL or SASL_PLAINTEXT, not {self.security_protocol}")
         return self
 
 

@@ -15,11 +15,8 @@ Topics are never made here except by `create_topics` (`ringfence setup bus`). No
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import os
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ringfence.batch import Position, Record, Step
@@ -35,6 +32,7 @@ from ringfence.bus.kafka_clients import (
     Tail,
     TopicPartition,
     Worker,
+    client_config,
     kafka_errors,
     words,
 )  # fmt: skip
@@ -97,27 +95,7 @@ class KafkaBus:
         self._require([*self._wanted, STATE])
 
     def _prepare(self) -> None:
-        for package, why in (("crc32c", "checksums would be a thousand times slower"), ("lz4", "such records cannot be read")):
-            if importlib.util.find_spec(package) is None:
-                raise Permanent(f"Kafka needs the package {package}, or {why}: install it with pip install {package}")
-        settings = self._settings
-        for path in (settings.ssl_cafile, settings.ssl_certfile, settings.ssl_keyfile):
-            if path is not None and not os.access(path, os.R_OK):
-                raise Permanent(f"the file {path}, which the Kafka settings name, cannot be read")
-        self._config = {
-            "bootstrap_servers": list(self._addresses),
-            "client_id": f"ringfence-{settings.instance}",
-            "bootstrap_timeout_ms": int(OPEN_SECS * 1000),
-            "request_timeout_ms": 20_000,
-            "reconnect_backoff_max_ms": 1000,  # the default of 30 s makes a client wait long after the broker is back
-            "security_protocol": settings.security_protocol,
-            "ssl_cafile": settings.ssl_cafile,
-            "ssl_certfile": settings.ssl_certfile,
-            "ssl_keyfile": settings.ssl_keyfile,
-            "sasl_mechanism": settings.sasl_mechanism,
-            "sasl_plain_username": settings.sasl_username,
-            "sasl_plain_password": _secret(settings.sasl_password) if settings.sasl_password else None,
-        }
+        self._config = client_config(self._addresses, self._settings, f"ringfence-{self._settings.instance}")
 
     async def _admin(self, work: Callable[[KafkaAdminClient], T]) -> T:
         """Do something with an administration client; Permanent if no broker can be reached."""
@@ -300,17 +278,3 @@ class KafkaBus:
         if member.is_fenced:
             raise Fenced(f"group {group} was lost and has to be joined again")
         return member
-
-
-def _secret(reference: str) -> str:
-    """The secret behind `env:NAME` or `file:/path`."""
-    kind, _, where = reference.partition(":")
-    if kind == "env":
-        value = os.environ.get(where)
-        if value is None:
-            raise Permanent(f"the environment variable {where}, which holds the Kafka password, is not set")
-        return value
-    try:
-        return Path(where).read_text().rstrip("\n")
-    except OSError as error:
-        raise Permanent(f"the file {where}, which holds the Kafka password, cannot be read: {error.strerror}") from error

@@ -1,6 +1,6 @@
 """The clients of kafka-python, each on a thread of its own and each with limits: producer, consumer, reader of a whole topic.
 
-`ringfence/bus/kafka.py` puts them together; nothing else uses them.
+`ringfence/bus/kafka.py` puts them together; `collectors/kafka_topic.py` reads topics of others by the same means.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import importlib.util
 import logging
 import os
 import re
@@ -18,11 +19,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from ringfence.batch import Position, Record, Step
-from ringfence.bus import STATE
+from ringfence.bus import STATE, KafkaLogin
 from ringfence.errors import Fenced, Permanent, Retryable
 
 with warnings.catch_warnings():
@@ -35,8 +37,8 @@ with warnings.catch_warnings():
     from kafka.structs import OffsetAndMetadata
 
 __all__ = [
-    "COMMIT_SECS", "OPEN_SECS", "Consumer", "KafkaAdminClient", "Producer", "Reasons", "T", "Tail", "TopicPartition", "Worker",
-    "kafka_errors", "words",
+    "COMMIT_SECS", "CONSUMER", "OPEN_SECS", "POLL_SECS", "Consumer", "KafkaAdminClient", "KafkaConsumer", "OffsetAndMetadata", "Producer",
+    "Reasons", "T", "Tail", "TopicPartition", "Worker", "client_config", "kafka_errors", "words",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -69,6 +71,44 @@ _HOPELESS = (
     kafka_errors.InvalidTopicError,
     kafka_errors.AuthorizationError,
 )
+
+
+def client_config(addresses: Sequence[str], login: KafkaLogin, client_id: str) -> dict[str, Any]:
+    """What every client of a cluster is made with. Raises Permanent when a package, file or secret that it needs is not there."""
+    for package, why in (("crc32c", "checksums would be a thousand times slower"), ("lz4", "such records cannot be read")):
+        if importlib.util.find_spec(package) is None:
+            raise Permanent(f"Kafka needs the package {package}, or {why}: install it with pip install {package}")
+    for path in (login.ssl_cafile, login.ssl_certfile, login.ssl_keyfile):
+        if path is not None and not os.access(path, os.R_OK):
+            raise Permanent(f"the file {path}, which the Kafka settings name, cannot be read")
+    return {
+        "bootstrap_servers": list(addresses),
+        "client_id": client_id,
+        "bootstrap_timeout_ms": int(OPEN_SECS * 1000),
+        "request_timeout_ms": 20_000,
+        "reconnect_backoff_max_ms": 1000,  # the default of 30 s makes a client wait long after the broker is back
+        "security_protocol": login.security_protocol,
+        "ssl_cafile": login.ssl_cafile,
+        "ssl_certfile": login.ssl_certfile,
+        "ssl_keyfile": login.ssl_keyfile,
+        "sasl_mechanism": login.sasl_mechanism,
+        "sasl_plain_username": login.sasl_username,
+        "sasl_plain_password": _secret(login.sasl_password) if login.sasl_password else None,
+    }
+
+
+def _secret(reference: str) -> str:
+    """The secret behind `env:NAME` or `file:/path`."""
+    kind, _, where = reference.partition(":")
+    if kind == "env":
+        value = os.environ.get(where)
+        if value is None:
+            raise Permanent(f"the environment variable {where}, which holds the Kafka password, is not set")
+        return value
+    try:
+        return Path(where).read_text().rstrip("\n")
+    except OSError as error:
+        raise Permanent(f"the file {where}, which holds the Kafka password, cannot be read: {error.strerror}") from error
 
 
 class Worker:
@@ -353,7 +393,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python
     def _begin(self) -> None:
         client = self._client
         if client is None:
-            client = self._client = KafkaConsumer(**self._config, **_CONSUMER, max_poll_records=POLL_RECORDS)
+            client = self._client = KafkaConsumer(**self._config, **CONSUMER, max_poll_records=POLL_RECORDS)
             client.subscribe(list(self.topics), listener=self)
         deadline = time.monotonic() + JOIN_SECS
         while True:
@@ -456,7 +496,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python
             self._client.close(autocommit=False, timeout_ms=int(OPEN_SECS * 500))
 
 
-_CONSUMER: Mapping[str, Any] = {
+CONSUMER: Mapping[str, Any] = {
     "auto_offset_reset": "earliest",
     "enable_auto_commit": False,
     "isolation_level": "read_committed",
@@ -492,7 +532,7 @@ class Tail:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.worker = Worker("tail")
-        self._config = {**config, **_CONSUMER}
+        self._config = {**config, **CONSUMER}
         self._client: KafkaConsumer | None = None
 
     def seek(self, topic: str) -> dict[TopicPartition, int]:

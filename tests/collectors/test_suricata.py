@@ -525,8 +525,8 @@ def test_a_path_or_an_address_chooses_the_shell_and_is_claimed(options: dict[str
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "exactly one of path and listen is required"),
-        ({"path": "/x", "listen": "tcp://h:1"}, "exactly one of path and listen is required"),
+        ({}, "exactly one of path, listen and kafka is required"),
+        ({"path": "/x", "listen": "tcp://h:1"}, "exactly one of path, listen and kafka is required"),
         ({"listen": "udp://h:1"}, "'udp://h:1' is not tcp://HOST:PORT or unix:///PATH"),
         ({"listen": "unix://relative"}, "'unix://relative' is not tcp://HOST:PORT or unix:///PATH"),
         ({"listen": "tcp://h"}, "'h' is not HOST:PORT"),
