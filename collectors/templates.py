@@ -102,7 +102,8 @@ class _StoredTemplate(msgspec.Struct, array_like=True):
     def is_possible(self) -> bool:
         """False of one that no exporter can have sent: records of no bytes, or of too many."""
         fixed = sum(length for _, length, _ in self.fields if length != VARIABLE)
-        return 0 < fixed + any(length == VARIABLE for _, length, _ in self.fields) and fixed < MAX_RECORD_BYTES
+        has_variable = any(length == VARIABLE for _, length, _ in self.fields)
+        return (fixed > 0 or has_variable) and fixed < MAX_RECORD_BYTES
 
 
 class _StoredDomain(msgspec.Struct, array_like=True):
