@@ -292,7 +292,11 @@ class TemplateStore:
         for name, exporter in reversed(self._exporters.items()):
             templates = [
                 _StoredTemplate(
-                    domain, number, template.received_us, template.scopes, [tuple(field) for field in template.fields]
+                    domain,
+                    number,
+                    template.received_us,
+                    template.scopes,
+                    [(part.element, part.length, part.enterprise) for part in template.fields],
                 )
                 for (domain, number), template in exporter.templates.items()
             ]
