@@ -1,6 +1,6 @@
 """A process that is fed the same logs for a long time, which rotate as it reads: its memory stays where it was.
 
-The short form feeds 120,000 lines; RINGFENCE_LONG=1 feeds 6,000,000.
+The short form feeds 80,000 lines; RINGFENCE_LONG=1 feeds 6,000,000.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.eve_lines import flow, topology_file
 pytestmark = [pytest.mark.net, pytest.mark.long]
 
 LONG = os.environ.get("RINGFENCE_LONG") == "1"
-LINES = 6_000_000 if LONG else 120_000
+LINES = 6_000_000 if LONG else 80_000
 ROUND = 2_000
 """Lines that are appended to each log at a time."""
 AHEAD = 10 * ROUND

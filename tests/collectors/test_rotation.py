@@ -24,8 +24,8 @@ from tests.collectors.rotating import LINES_PER_SEC
 
 LONG = os.environ.get("RINGFENCE_LONG") == "1"
 ROTATIONS = 300 if LONG else 5
-SECS = 0.5 if LONG else 0.25
-PATIENCE_SECS = 30
+SECS = 0.5 if LONG else 0.2
+SILENCE_SECS = 0.5
 COARSE_SECS = 0.05
 """What a kernel's time of change and a busy machine may be off."""
 
@@ -67,7 +67,7 @@ class Reader:
         waiting = asyncio.ensure_future(shell.read())
         try:
             while lines is None or len(self.numbers) < lines:
-                done, _ = await asyncio.wait((waiting,), timeout=1)
+                done, _ = await asyncio.wait((waiting,), timeout=SILENCE_SECS)
                 if done:
                     self.take(waiting.result())
                     waiting = asyncio.ensure_future(shell.read())

@@ -4,7 +4,7 @@
     python -m tests.fuzz --formats eve pflog --seconds 60
     python -m tests.fuzz eve .fuzz/eve/found/crash-...     what the input breaks, with the traceback
 
-An input is one mutated frame; one execution feeds many. A run ends at --runs inputs or after --seconds, whichever is
+An input is one frame; an execution feeds many, some or most of them changed, each on its own. A run ends at --runs inputs or after --seconds, whichever is
 first. What it learned stays in .fuzz/FORMAT/corpus for the next run. Exit 1 when an input breaks a promise.
 """
 
