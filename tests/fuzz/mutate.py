@@ -55,20 +55,24 @@ class Mutator:
     def mutate(self, data: bytes, dice: random.Random, max_bytes: int = MAX_BYTES) -> bytes:
         """Some frames dropped, repeated, mixed in or moved, and some or most of them changed.
 
-        Where a changed frame would take the ones after it with it, it mostly stays as it was.
+        In most inputs a frame stays as it was where its change would take the frames after it with it.
         """
         parts = frames_of_stream(self._chosen, data) or [dice.choice(self._pool)]
         if len(parts) < 32 and dice.random() < 1 / 2:
-            parts += dice.choices(self._pool, k=32)
+            parts += self._others(parts[0], 32, dice)
         for _ in range(dice.randrange(4)):
             self._rearrange(parts, dice)
-        share = dice.choice((0.05, 0.3, 0.8))
+        share, may_tear = dice.choice((0.05, 0.3, 0.8)), dice.random() < 1 / 8
         for place, part in enumerate(parts):
             if dice.random() < share:
                 changed = self._changed(part, dice)
-                if dice.random() < 1 / 16 or self._is_cut(b"" if place == 0 else parts[0], changed, part):
+                if may_tear or self._is_cut(b"" if place == 0 else parts[0], changed, part):
                     parts[place] = changed
         return b"".join(parts)[:max_bytes]
+
+    def _others(self, head: bytes, count: int, dice: random.Random) -> list[bytes]:
+        """Frames of other inputs that can stand in this one."""
+        return [part for part in dice.choices(self._pool, k=count) if self._is_cut(head, part, part)]
 
     def _is_cut(self, head: bytes, changed: bytes, follower: bytes) -> bool:
         """True when the framer still sees that this frame ends, given the first one of the stream and another after it."""
@@ -83,7 +87,7 @@ class Mutator:
             case 1:
                 parts[place:place] = [parts[place]] * dice.choice((1, 2, 16))
             case 2:
-                parts[place:place] = [dice.choice(self._pool) for _ in range(dice.choice((1, 4, 32)))]
+                parts[place:place] = self._others(parts[0], dice.choice((1, 4, 32)), dice)
             case 3:
                 other = dice.randrange(len(parts))
                 parts[place], parts[other] = parts[other], parts[place]
