@@ -25,14 +25,16 @@ from tests.collectors.rotating import LINES_PER_SEC
 LONG = os.environ.get("RINGFENCE_LONG") == "1"
 ROTATIONS = 300 if LONG else 5
 SECS = 0.5 if LONG else 0.2
+CUT_SECS = 0.5
+"""Between truncations: more than the reader waits between two looks, so that it sees each."""
 SILENCE_SECS = 0.5
 COARSE_SECS = 0.05
 """What a kernel's time of change and a busy machine may be off."""
 
 
 @contextmanager
-def writer(path: Path, way: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "tests.collectors.rotating", str(path), str(ROTATIONS), str(SECS), way]
+def writer(path: Path, way: str, secs: float) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "tests.collectors.rotating", str(path), str(ROTATIONS), str(secs), way]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         yield process
@@ -79,10 +81,10 @@ class Reader:
             await shell.close()
 
 
-def follow(path: Path, way: str, restart_after: Sequence[int] = ()) -> tuple[Reader, int]:
+def follow(path: Path, way: str, secs: float, restart_after: Sequence[int] = ()) -> tuple[Reader, int]:
     """Read what a writer writes, with restarts after so many lines; returns how many lines were written."""
     reader = Reader(path)
-    with writer(path, way) as process:
+    with writer(path, way, secs) as process:
 
         async def has_ended() -> bool:
             return process.poll() is not None
@@ -90,7 +92,7 @@ def follow(path: Path, way: str, restart_after: Sequence[int] = ()) -> tuple[Rea
         async def run() -> None:
             for lines in restart_after:
                 await reader.read_until(has_ended, lines)
-                await asyncio.sleep(2.2 * SECS)  # two rotations that nobody sees
+                await asyncio.sleep(2.2 * secs)  # two rotations that nobody sees
             await reader.read_until(has_ended)
 
         asyncio.run(run())
@@ -103,7 +105,7 @@ def follow(path: Path, way: str, restart_after: Sequence[int] = ()) -> tuple[Rea
 def test_rotations_by_rename_lose_and_repeat_nothing(tmp_path: Path, restarts: int) -> None:
     total = int((ROTATIONS + 1) * SECS * LINES_PER_SEC)
     where = [total * (number + 1) // (restarts + 2) for number in range(restarts)]
-    reader, written = follow(tmp_path / "app.log", "rename", where)
+    reader, written = follow(tmp_path / "app.log", "rename", SECS, where)
 
     assert written > total * 0.9
     assert reader.numbers == list(range(written))
@@ -114,7 +116,7 @@ def test_rotations_by_rename_lose_and_repeat_nothing(tmp_path: Path, restarts: i
 @pytest.mark.long
 def test_copytruncate_loses_no_more_than_it_reports(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
-        reader, written = follow(tmp_path / "app.log", "copytruncate")
+        reader, written = follow(tmp_path / "app.log", "copytruncate", CUT_SECS)
     windows = [float(str(record.args[2])) for record in caplog.records if isinstance(record.args, tuple)]
     gaps = [after - before - 1 for before, after in pairwise(reader.numbers) if after != before + 1]
     lost = written - len(reader.numbers)
@@ -129,6 +131,6 @@ def test_copytruncate_loses_no_more_than_it_reports(tmp_path: Path, caplog: pyte
     assert unseen <= ROTATIONS // 2
     assert len(gaps) <= reader.lossy
     # a line that is torn by a truncation is no line any more, on either side
-    assert (lost - 2 * ROTATIONS) / LINES_PER_SEC <= reported + COARSE_SECS * ROTATIONS + SECS * unseen
+    assert (lost - 2 * ROTATIONS) / LINES_PER_SEC <= reported + COARSE_SECS * ROTATIONS + CUT_SECS * unseen
     if not unseen:
         assert all((count - 2) / LINES_PER_SEC <= max(windows) + COARSE_SECS for count in gaps)
