@@ -28,7 +28,7 @@ from ringfence.schema import build_frame, together
 
 FIRST_DATA_SET = 256  # RFC 7011 3.3.2
 WIDEST_DATAGRAM = 100  # records; larger ones are learnt
-MAX_LAYOUTS = 128  # of one block: each costs as much as hundreds of records, and a datagram has room for thousands
+MAX_BLOCK_LAYOUTS = 128  # of one block: each costs as much as hundreds of records, and a datagram has room for thousands
 _SET_HEADER_BYTES = 4
 
 
@@ -307,8 +307,8 @@ class _Block:
     def _group(self, layout: Layout, offset: int) -> _Group:
         group = self._groups.get(layout)
         if group is None:
-            if len(self._groups) >= MAX_LAYOUTS:
-                detail = f"records of more than {MAX_LAYOUTS} layouts came at once"
+            if len(self._groups) >= MAX_BLOCK_LAYOUTS:
+                detail = f"records of more than {MAX_BLOCK_LAYOUTS} layouts came at once"
                 raise Refused(ProblemCode.TOO_LARGE, detail, offset)
             group = self._groups[layout] = _Group()
         return group
