@@ -1,4 +1,4 @@
-"""Deterministic synthetic corpora, written to a folder once and read by every measurement.
+"""Deterministic synthetic corpora, which `bench/write.py` writes to a folder once and every measurement reads.
 
 About 5,000 hosts with Zipf-like popularity live in 60 segments or outside; four connections of ten cross a boundary.
 EVE records carry the many fields of Suricata's own that nobody projects, so that their size is real (700-800 bytes).
@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 from ringfence.demo.exporters import (
@@ -64,26 +62,12 @@ class Sizes:
     netflow: int = 300_000
     pflog: int = 200_000
     syslog: int = 50_000
+    logs: int = 30_000
     beats: int = 20_000
 
 
 FULL = Sizes()
-QUICK = Sizes(10_000, 60_000, 50_000, 10_000, 4_000)
-
-
-def write(folder: Path, sizes: Sizes) -> None:
-    """Write topology.yml, eve.json, netflow.v5, pflog.pcap, syslog.log and beats.ndjson."""
-    (folder / "topology.yml").write_text(topology())
-    _write(folder / "eve.json", eve(sizes.eve))
-    _write(folder / "netflow.v5", netflow(sizes.netflow))
-    _write(folder / "pflog.pcap", pcap(sizes.pflog))
-    _write(folder / "syslog.log", syslog(sizes.syslog))
-    _write(folder / "beats.ndjson", beats(sizes.beats))
-
-
-def _write(path: Path, parts: Iterator[bytes]) -> None:
-    with path.open("wb") as file:
-        file.writelines(parts)
+QUICK = Sizes(10_000, 60_000, 50_000, 10_000, 6_000, 4_000)
 
 
 def topology() -> str:
@@ -405,7 +389,3 @@ def _message(talk: Talk, draw: random.Random) -> tuple[str, str]:
         ("dhcpd", f"DHCPACK on {talk.source} to 52:54:00:12:34:56 via vlan{draw.randrange(4_000)}"),
         ("kernel", f"[{draw.randrange(10**6)}.{draw.randrange(10**6)}] nfs: server {_word(draw)} OK"),
     ))  # fmt: skip
-
-
-if __name__ == "__main__":
-    write(Path(sys.argv[1]), QUICK if "--quick" in sys.argv else FULL)

@@ -243,7 +243,8 @@ def option(layout: Layout, record: bytes) -> Option:
         if enterprise == 0 and part.length <= 8
     }
     sampler = next((found[element] for element in _SAMPLER if element in found), None)
-    return Option(sampler, _rate(found), found.get(_INIT) or None)
+    init_ms = found.get(_INIT, 0)
+    return Option(sampler, _rate(found), init_ms if 0 < init_ms <= _LAST_S * 1000 else None)
 
 
 def _rate(found: Mapping[int, int]) -> int | None:

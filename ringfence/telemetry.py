@@ -63,6 +63,21 @@ COMMAND_CAPS = Counter(
     ["source", "cap"],
     registry=REGISTRY,
 )
+FILE_TRUNCATIONS = Counter(
+    "ringfence_file_truncations",
+    "Times that a file was cut short under its reader, as copytruncate does.",
+    ["path"],
+    registry=REGISTRY,
+)
+FILE_LOSS_SECONDS = Counter(
+    "ringfence_file_loss_seconds",
+    "Time before truncations in which what was written to a file is lost, at most.",
+    ["path"],
+    registry=REGISTRY,
+)
+FILE_LOSS_BYTES = Counter(
+    "ringfence_file_loss_bytes", "What that is at the rate at which the file grew, an estimate.", ["path"], registry=REGISTRY
+)
 _BUILD = Info("ringfence_build", "Version of ringfence.", registry=REGISTRY)
 _BUILD.info({"version": __version__})
 
