@@ -39,7 +39,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from collectors.command import CommandShell
-from collectors.host_events import GENERIC, Found, Kind, container_id, refuse_line, typed_columns
+from collectors.host_events import GENERIC, Found, Kind, container_id, first_line, refuse_line, typed_columns
 from collectors.lines import MAX_STREAMS, Continuations, LineFramer
 from collectors.records import LineBlock
 from ringfence.addresses import AddressCache
@@ -445,8 +445,7 @@ class BpftraceShell(CommandShell):
 
 
 def _looks_like_bpftrace(first: bytes) -> bool:
-    line = next((line for line in first.split(b"\n", 20)[:20] if line.strip()), b"")
-    return re.match(rb'\{"type": ?"(attached_probes|value|lost_events|printf|map)", ?"data": ?', line) is not None
+    return re.match(rb'\{"type": ?"(attached_probes|value|lost_events|printf|map)", ?"data": ?', first_line(first)) is not None
 
 
 class Settings(BaseModel):

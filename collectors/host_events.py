@@ -10,18 +10,22 @@ Sample: Kind(EventClass.PROCESS, ("event.action", "process.pid"), lambda record:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
 
-from collectors.lines import Continuations
+from collectors.lines import Continuations, LineFramer
 from collectors.records import MAX_INT, LineBlock, integers, micros_of, without
+from collectors.tail import TailShell
 from ringfence.addresses import AddressCache
 from ringfence.batch import Decoded, EventClass, Frames, ProblemCode
+from ringfence.component import BuildContext, Collector, Format, Status
 from ringfence.jsonlines import decode_lines, explain, locate
 from ringfence.schema import build_frame, frame_schema
+from ringfence.yamlfile import ConfigPath
 
 CHUNK_LINES = 512
 _LOSSY = frozenset({EventClass.FLOW, EventClass.ALERT})
@@ -178,3 +182,49 @@ _HEX = frozenset("0123456789abcdef")
 def base_name(path: str | None) -> str | None:
     """The last part of a path."""
     return path.rpartition("/")[2] or None if path else None
+
+
+class HostEventSettings(BaseModel):
+    """A file of events as JSON lines, read once or followed across rotation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: ConfigPath = Field(description="File to read.")
+    follow: bool = Field(default=True, description="Go on reading as the file grows and is rotated; else stop at its end.")
+    observer: str | None = Field(default=None, description="Name of the sensor where a record does not name it.")
+    original: Literal["keep", "drop"] = Field(default="keep", description="Keep each line as event.original.")
+
+
+class HostEventKind:
+    """The entry point of one sensor whose events are read from a file. `make` builds a decoder from observer and keep."""
+
+    settings = HostEventSettings
+    promise = "every complete line once, across restarts and rotation by rename"
+    status: Status = "experimental"
+
+    def __init__(
+        self,
+        name: str,
+        meaning: str,
+        sample: str,
+        make: Callable[[str | None, bool], HostEventDecoder],
+        recognise: Callable[[bytes], bool],
+    ) -> None:
+        self._name = name
+        self._make = make
+        self.sample = sample
+        self.formats = (Format(name, meaning, LineFramer, lambda year: make(None, True), recognise, name),)
+
+    def build(self, settings: HostEventSettings, context: BuildContext) -> Collector:
+        """The file through the shell that all file collectors share."""
+        decoder = self._make(settings.observer, settings.original == "keep")
+        return Collector(self._name, TailShell(settings.path, LineFramer, settings.follow), decoder)
+
+    def resources(self, settings: HostEventSettings) -> Sequence[str]:
+        """A file may be read by one collector only."""
+        return (f"file {settings.path}",)
+
+
+def first_line(first: bytes) -> bytes:
+    """The first line of a file that is not blank."""
+    return next((line for line in first.split(b"\n", 20)[:20] if line.strip()), b"")
