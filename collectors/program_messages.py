@@ -1,6 +1,6 @@
 """Rows of what programs wrote, whatever carried it (syslog, journal): the name of a program chooses how its text is read.
 
-The tables are in `collectors/auth_messages.py` (class auth), `dns_messages.py` (dns), `dhcp_messages.py` and
+The tables are in `collectors/auth_messages.py` and `packetfence.py` (class auth), `dns_messages.py` (dns), `dhcp_messages.py` and
 `state_messages.py` (generic); single sign-on servers write their records in JSON (`keycloak.py`, `authentik.py`, `authelia.py`). What matches no form is a row of class generic with the text as `message`.
 
 Sample: `tables(["sshd"], ["Invalid user x from 192.0.2.7 port 44"], columns, "syslog", addresses)` -> one row of class auth
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from collectors import auth_messages, authelia, authentik, dhcp_messages, dns_messages, keycloak, state_messages
+from collectors import auth_messages, authelia, authentik, dhcp_messages, dns_messages, keycloak, packetfence, state_messages
 from collectors.message_forms import Reader, Text, Values
 from ringfence.addresses import AddressCache
 from ringfence.batch import EventClass
@@ -32,6 +32,7 @@ _SIGN_INS: Mapping[str, Reader] = {"keycloak": keycloak.read, "authentik": authe
 """Servers whose record, in JSON, is the text of a message."""
 _FAMILIES = (
     _Family(EventClass.AUTH, {**auth_messages.READERS, **_SIGN_INS}, auth_messages.columns),
+    _Family(EventClass.AUTH, packetfence.READERS, packetfence.columns),
     _Family(EventClass.DNS, dns_messages.READERS, dns_messages.columns),
     _Family(EventClass.GENERIC, dhcp_messages.READERS, dhcp_messages.columns),
     _Family(EventClass.GENERIC, state_messages.READERS, state_messages.columns),

@@ -530,6 +530,11 @@ COLUMNS: tuple[Column, ...] = (
         since="1.2",
         eve="verdict.reject_target",
     ),
+    Column("threat.tactic.name", _TEXT, _only(_ALERT), "ATT&CK tactics of the rule, with commas between them.", since="1.3"),
+    Column("threat.technique.id", _TEXT, _only(_ALERT), "Ids of its ATT&CK techniques, with commas between them.", since="1.3"),
+    Column(
+        "threat.technique.name", _TEXT, _only(_ALERT), "Names of its ATT&CK techniques, with commas between them.", since="1.3"
+    ),
     # hosts and people
     Column(
         "event.code",
@@ -654,7 +659,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("ringfence.state.before", _TEXT, _only(_GENERIC), "State that it was in, in the program's words.", since="1.3"),
     Column("ringfence.state.after", _TEXT, _only(_GENERIC), "State that it is in now, in the program's words.", since="1.3"),
-    Column("source.mac", _TEXT, _only(_GENERIC), "MAC of the DHCP client, as ECS writes it: 52-54-00-12-34-56.", since="1.3"),
+    Column("source.mac", _TEXT, _only(_AUTH, _GENERIC), "MAC of the client, as ECS writes it: 52-54-00-12-34-56.", since="1.3"),
     Column(
         "ringfence.auth.logon_type",
         _INT,
@@ -709,7 +714,13 @@ COLUMNS: tuple[Column, ...] = (
         since="1.3",
     ),
     Column("ringfence.service.command_line", _TEXT, _only(_GENERIC), "What a service that was installed runs.", since="1.3"),
-    Column("service.name", _TEXT, _only(_AUTH, _GENERIC), "Service that was installed, or that a ticket is for.", since="1.3"),
+    Column(
+        "service.name",
+        _TEXT,
+        _SAID,
+        "Service that was installed, that a ticket is for, or whose program wrote the line.",
+        since="1.3",
+    ),
     Column("winlog.channel", _TEXT, _ENDPOINT, "Windows event log that it was in.", since="1.3"),
     Column(
         "winlog.event_data", _TEXT, _ENDPOINT, "The fields of the Windows event as a JSON object, as they came.", since="1.3"

@@ -223,6 +223,7 @@ async def _summary(config: Config, inputs: Sequence[_Input]) -> tuple[dict[str, 
         ],
         "events": events,
         "boundary_tests": boundary,
+        "merged": sum(counts.merged for counts in book.components.values()),
         "rules": config.rules.count,
         "detections": detections,
         "dead": dead,
@@ -244,4 +245,6 @@ def _print(summary: dict[str, Any], matrix: Matrix, loaded: Topology, out: Path)
         if not summary["ledger"]["imbalance"]
         else f"the ledger is off by {summary['ledger']['imbalance']:,}"
     )
+    if summary["merged"]:
+        made += f", {summary['merged']:,} merged"
     console.print(f"{made}; {balance}. Results are in {printable(str(out))}.", highlight=False, soft_wrap=True)
