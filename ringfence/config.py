@@ -44,9 +44,7 @@ class RuleFiles(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    sigma: list[Path] = Field(
-        default=[], description="Sigma files, or folders of them; `bundled` for the bundled rules."
-    )
+    sigma: list[Path] = Field(default=[], description="Sigma files, or folders of them; `bundled` for the bundled rules.")
     placeholders: dict[str, list[str]] = Field(default={}, description="Values of %NAME% in rules.")
 
     def load(self) -> RuleSet:
