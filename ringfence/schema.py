@@ -531,7 +531,14 @@ COLUMNS: tuple[Column, ...] = (
         eve="verdict.reject_target",
     ),
     Column("threat.tactic.name", _TEXT, _only(_ALERT), "ATT&CK tactics of the rule, with commas between them.", since="1.3"),
-    Column("threat.technique.id", _TEXT, _only(_ALERT), "Ids of its ATT&CK techniques, with commas between them.", since="1.3"),
+    Column(
+        "threat.technique.id",
+        _TEXT,
+        _only(_ALERT, _DETECTION),
+        "Ids of its ATT&CK techniques, with commas between them; a list in documents.",
+        since="1.3",
+        render="list",
+    ),
     Column(
         "threat.technique.name", _TEXT, _only(_ALERT), "Names of its ATT&CK techniques, with commas between them.", since="1.3"
     ),
@@ -784,7 +791,6 @@ COLUMNS: tuple[Column, ...] = (
         "The fields that matched with their values, as a JSON object.",
         since="1.3",
     ),
-    Column("threat.technique.id", _TEXT, _only(_DETECTION), "ATT&CK techniques of the rule.", since="1.3", render="list"),
     # dead letters
     Column("ringfence.dead.stage", _TEXT, _only(_DEAD), "collect, process or sink."),
     Column("ringfence.dead.component", _TEXT, _only(_DEAD), "Component that rejected it."),
