@@ -16,7 +16,7 @@ LAYERS = {
     # a module of the core may import those of its own rank and below
     0: {"ringfence", "errors", "batch", "clock", "files", "bus"},
     1: {"console", "schema", "telemetry", "topology", "yamlfile", "timestamps", "addresses", "retry"},
-    2: {"segments", "intents", "projection", "jsonlines", "codec", "documents", "deadletter", "batching", "matrix", "sigma"},
+    2: {"segments", "intents", "projection", "jsonlines", "codec", "documents", "deadletter", "batching", "matrix", "sigma", "yara"},
     3: {"component", "testing", "ledger", "registry"},
     4: {"stages", "config"},
     5: {"runtime", "demo"},

@@ -1,0 +1,113 @@
+"""Which rules made a scan slow: found by their time on a sample, or by halving the set on the data itself.
+
+libyara cannot say it: it only ends a scan after whole seconds, and looks at the clock once in 4,096 bytes. This takes
+seconds in the worst case, so the scanner runs it beside itself and does not wait for long.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import isqrt
+from typing import Generic, TypeVar
+
+import yara
+
+ALLOWED_SECS = 0.05
+ALLOWED_SECS_PER_BYTE = 1e-7
+"""A hundred times what a good rule set needs (performance: 225 MB/s)."""
+TIMEOUT_SECS = 1
+DATALESS = bytes(range(256)) * 4
+_PIECES, _PIECE_BYTES = 16, 512
+_OUTLIER, _OUTLIER_SECS = 10, 0.001
+_MAX_OUTLIERS = 8
+_MAX_SCANS = 48
+
+T = TypeVar("T")
+Compile = Callable[[Sequence[T]], yara.Rules]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding(Generic[T]):
+    """The rules at fault, and the others compiled; none at fault where the data is scanned in time after all."""
+
+    culprits: Sequence[T]
+    rest: yara.Rules
+
+
+def allowed_secs(size: int) -> float:
+    """How long a scan of so many bytes may take."""
+    return ALLOWED_SECS + size * ALLOWED_SECS_PER_BYTE
+
+
+def inquire(compile: Compile[T], rules: Sequence[T], data: bytes) -> Finding[T]:
+    """Find the rules without which `data` is scanned in the time allowed."""
+    suspects = _outliers(compile, rules, _sample(data))
+    for number in range(1, min(len(suspects), _MAX_OUTLIERS) + 1):
+        finding = _without(compile, rules, suspects[:number])
+        if not is_over(finding.rest, data):
+            return finding
+    search = _Search(compile, data)
+    return _without(compile, rules, search.guilty(rules))
+
+
+def _without(compile: Compile[T], rules: Sequence[T], culprits: Sequence[T]) -> Finding[T]:
+    return Finding(culprits, compile([rule for rule in rules if rule not in culprits]))
+
+
+def is_over(compiled: yara.Rules, data: bytes) -> bool:
+    """Whether a scan takes more than the time allowed, or fails."""
+    return _secs(compiled, data) > allowed_secs(len(data))
+
+
+def _secs(compiled: yara.Rules, data: bytes) -> float:
+    """CPU time of a scan; endless where libyara gave up."""
+    start = time.thread_time()
+    try:
+        compiled.match(data=data, timeout=TIMEOUT_SECS, fast=True, warnings_callback=lambda *_: yara.CALLBACK_CONTINUE)
+    except yara.Error:
+        return float("inf")
+    return time.thread_time() - start
+
+
+def _sample(data: bytes) -> bytes:
+    """Pieces from all over the data."""
+    if len(data) <= _PIECES * _PIECE_BYTES:
+        return data
+    step = (len(data) - _PIECE_BYTES) // (_PIECES - 1)
+    return b"".join(data[start : start + _PIECE_BYTES] for start in range(0, _PIECES * step, step))
+
+
+def _outliers(compile: Compile[T], rules: Sequence[T], sample: bytes) -> Sequence[T]:
+    """Rules that take far longer than their neighbours, the slowest first: groups are timed, then the rules of slow groups."""
+    size = max(isqrt(len(rules)), 1)
+    groups = [rules[start : start + size] for start in range(0, len(rules), size)]
+    single = [[rule] for group, _ in _slow(compile, groups, sample) for rule in group]
+    return [rule for (rule,), _ in sorted(_slow(compile, single, sample), key=lambda pair: -pair[1])]
+
+
+def _slow(compile: Compile[T], groups: Sequence[Sequence[T]], sample: bytes) -> list[tuple[Sequence[T], float]]:
+    times = [_secs(compile(group), sample) for group in groups]
+    limit = max(_OUTLIER * statistics.median_low(times), _OUTLIER_SECS) if len(times) > 2 else _OUTLIER_SECS
+    return [(group, secs) for group, secs in zip(groups, times, strict=True) if secs >= limit]
+
+
+class _Search(Generic[T]):
+    """Halves a set until single rules are left, with a bound on the scans that this may take."""
+
+    def __init__(self, compile: Compile[T], data: bytes) -> None:
+        self._compile = compile
+        self._data = data
+        self._scans = 0
+
+    def guilty(self, rules: Sequence[T]) -> Sequence[T]:
+        """Those that are too slow alone; all of these where the bound is hit."""
+        self._scans += 1
+        if not rules or not is_over(self._compile(rules), self._data):
+            return ()
+        if len(rules) == 1 or self._scans >= _MAX_SCANS:
+            return rules
+        middle = len(rules) // 2
+        return (*self.guilty(rules[:middle]), *self.guilty(rules[middle:]))

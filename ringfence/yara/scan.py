@@ -1,0 +1,391 @@
+"""Scans columns with a rule set: blocks where that is proven to miss nothing, value by value otherwise, within a budget.
+
+Values are joined with newlines and scanned at once. Those in which a string of a matching rule begins are scanned again
+alone, and only that counts. Rules that need it, and long values, are scanned value by value at once.
+
+A scan runs in a thread of its own, because libyara cannot be stopped on time: it looks at the clock once in 4,096 bytes.
+When one value or block, or all together, take BUDGET_SECS more than they may, the worker stops waiting. An inquest beside
+it names the rules at fault; they are suspended, and the scan goes on without them. If it takes longer than INQUEST_SECS, the
+rules that are scanned in the same way are set aside until it ends. One call of `scan` loses OVERTIME_SECS at most; what is
+not scanned is counted.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import polars as pl
+import yara
+
+from ringfence.yara.blockwise import SEPARATOR
+from ringfence.yara.inquest import ALLOWED_SECS_PER_BYTE, TIMEOUT_SECS, Finding, inquire
+from ringfence.yara.rules import Rule, RuleSet
+
+MAX_VALUE_BYTES = 1 << 20
+BLOCK_VALUES = 1_000
+BLOCK_BYTES = 512 << 10
+LONG_VALUE_BYTES = 64 << 10
+"""Longer values gain nothing from a block."""
+MAX_SPANS = 16
+BUDGET_SECS = 0.4
+INQUEST_SECS = 0.4
+OVERTIME_SECS = 1.0
+REARM_SECS = 900.0
+_UNIT_SECS = 1e-4
+"""What any scan may take, beside what its bytes may take."""
+_POLL_SECS = 0.02
+_MAX_SLOWEST = 64
+
+
+class Found(NamedTuple):
+    """A string of a rule: (offset, length) in bytes of where it was found, the first MAX_SPANS of them."""
+
+    string: str
+    spans: tuple[tuple[int, int], ...]
+
+
+class Hit(NamedTuple):
+    """A rule that matches the value of a column in a row."""
+
+    row: int
+    column: str
+    rule: Rule
+    strings: tuple[Found, ...]
+
+
+class Suspension(NamedTuple):
+    """A rule that broke its budget: how often so far, and when it is tried again, by the scanner's clock."""
+
+    rule: Rule
+    times: int
+    until: float
+
+
+class Value(NamedTuple):
+    """Bytes to scan, and the column and row that they stand in."""
+
+    column: int
+    row: int
+    data: bytes
+
+
+class Scanner:
+    """Scans with one rule set. `counts` counts everything that happens; `suspended` names rules by their id.
+
+    A rule that was suspended is armed again after `rearm_secs`, and by making a new Scanner.
+    """
+
+    def __init__(
+        self,
+        loaded: RuleSet,
+        rearm_secs: float = REARM_SECS,
+        max_value_bytes: int = MAX_VALUE_BYTES,
+        budget_secs: float = BUDGET_SECS,
+        inquest_secs: float = INQUEST_SECS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.loaded = loaded
+        self.counts: Counter[str] = Counter()
+        self._max_value_bytes = max_value_bytes
+        self._order = {rule.id: number for number, rule in enumerate(loaded.rules)}
+        limits = _Limits(rearm_secs, budget_secs, inquest_secs, clock)
+        blockwise = [rule for rule in loaded.rules if not rule.by_value]
+        by_value = [rule for rule in loaded.rules if rule.by_value]
+        self._groups = (
+            _Group(loaded, blockwise, _blocks, limits, self.counts),
+            _Group(loaded, by_value, _singles, limits, self.counts),
+        )
+
+    @property
+    def suspended(self) -> Mapping[str, Suspension]:
+        """Rules that are not scanned for now."""
+        return {id: suspension for group in self._groups for id, suspension in group.suspended.items()}
+
+    def scan(self, frame: pl.DataFrame, columns: Sequence[str]) -> list[Hit]:
+        """Hits in these columns of text or bytes, by row, column and rule. Columns that are absent are passed over."""
+        present = [name for name in columns if name in frame.columns]
+        values = [value for number, name in enumerate(present) for value in self._values(number, frame[name])]
+        self.counts["values"] += len(values)
+        overtime = _Overtime(OVERTIME_SECS)
+        found = [hit for group in self._groups for hit in group.scan(values, overtime)]
+        found.sort(key=lambda hit: (hit.value.row, hit.value.column, self._order[hit.rule.id]))
+        self.counts["hits"] += len(found)
+        return [Hit(hit.value.row, present[hit.value.column], hit.rule, hit.strings) for hit in found]
+
+    def _values(self, column: int, series: pl.Series) -> Iterator[Value]:
+        """A list counts as its elements."""
+        if isinstance(series.dtype, pl.List):
+            parts = series.to_frame("value").with_row_index("row").explode("value").drop_nulls()
+            rows, series = parts["row"].to_list(), parts["value"]
+        else:
+            rows = series.is_not_null().arg_true().to_list()
+            series = series.drop_nulls()
+        data = (series if series.dtype == pl.Binary else series.cast(pl.String).cast(pl.Binary)).to_list()
+        for row, value in zip(rows, data, strict=True):
+            if len(value) > self._max_value_bytes:
+                self.counts["cut_values"] += 1
+                value = value[: self._max_value_bytes]
+            yield Value(column, row, value)
+
+
+class _Limits(NamedTuple):
+    rearm_secs: float
+    budget_secs: float
+    inquest_secs: float
+    clock: Callable[[], float]
+
+
+@dataclass(slots=True)
+class _Overtime:
+    """What a call may still lose to hostile rules or values."""
+
+    left: float
+
+
+class _Found(NamedTuple):
+    value: Value
+    rule: Rule
+    strings: tuple[Found, ...]
+
+
+Unit = Sequence[Value]
+"""Values that are scanned at once: a block of several, or one."""
+
+
+def _singles(values: Sequence[Value]) -> Iterator[Unit]:
+    return ([value] for value in values)
+
+
+def _blocks(values: Sequence[Value]) -> Iterator[Unit]:
+    block: list[Value] = []
+    size = 0
+    for value in values:
+        length = len(value.data)
+        if length > LONG_VALUE_BYTES:
+            yield [value]
+            continue
+        if len(block) == BLOCK_VALUES or size + length > BLOCK_BYTES:
+            yield block
+            block, size = [], 0
+        block.append(value)
+        size += length + len(SEPARATOR)
+    if block:
+        yield block
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """Rules as libyara holds them, and the rules that may be reported, by namespace and identifier."""
+
+    rules: yara.Rules
+    reported: Mapping[tuple[str, str], Rule]
+
+    def unit(self, unit: Unit, counts: Counter[str]) -> list[_Found]:
+        """What is found in a block or in a value."""
+        return self.value(unit[0], counts) if len(unit) == 1 else self._block(unit, counts)
+
+    def value(self, value: Value, counts: Counter[str]) -> list[_Found]:
+        """What is found in a value; of a long one only the first place of a string, if its rule asks for no more."""
+        matches, is_full = _match(self.rules, value.data, len(value.data) > LONG_VALUE_BYTES)
+        counts["strings_with_too_many_matches"] += is_full
+        return [
+            _Found(value, rule, _strings(match))
+            for match in matches
+            if (rule := self.reported.get((match.namespace, match.rule))) is not None
+        ]
+
+    def _block(self, unit: Unit, counts: Counter[str]) -> list[_Found]:
+        counts["blocks"] += 1
+        starts, place = [], 0
+        for value in unit:
+            starts.append(place)
+            place += len(value.data) + len(SEPARATOR)
+        try:
+            matches, is_full = _match(self.rules, SEPARATOR.join(value.data for value in unit), False)
+        except yara.TimeoutError:
+            raise
+        except yara.Error:  # such as too many states of an expression, which one value may not need
+            matches, is_full = [], True
+        if is_full:
+            counts["blocks_scanned_by_value"] += 1
+            again = list(range(len(unit)))
+        else:
+            again = sorted({bisect_right(starts, offset) - 1 for offset in _offsets(matches)})
+        counts["values_scanned_again"] += len(again)
+        return [found for number in again for found in self.value(unit[number], counts)]
+
+
+def _match(rules: yara.Rules, data: bytes, is_fast: bool) -> tuple[list[yara.Match], bool]:
+    """Matches, and whether a string had more than libyara counts."""
+    warnings: list[object] = []
+
+    def warned(*about: object) -> int:
+        warnings.append(about)
+        return int(yara.CALLBACK_CONTINUE)
+
+    return rules.match(data=data, timeout=TIMEOUT_SECS, fast=is_fast, warnings_callback=warned), bool(warnings)
+
+
+def _offsets(matches: Sequence[yara.Match]) -> Iterator[int]:
+    return (place.offset for match in matches for string in match.strings for place in string.instances)
+
+
+def _strings(match: yara.Match) -> tuple[Found, ...]:
+    return tuple(
+        Found(string.identifier, tuple(sorted((place.offset, place.matched_length) for place in string.instances)[:MAX_SPANS]))
+        for string in match.strings
+    )
+
+
+class _Group:
+    """Rules that are scanned in one way. At any time all are in force, some are suspended, or all wait for an inquest."""
+
+    def __init__(
+        self,
+        loaded: RuleSet,
+        rules: Sequence[Rule],
+        units: Callable[[Sequence[Value]], Iterator[Unit]],
+        limits: _Limits,
+        counts: Counter[str],
+    ) -> None:
+        self.suspended: dict[str, Suspension] = {}
+        self._compile = loaded.compile
+        self._rules = rules
+        self._units = units
+        self._limits = limits
+        self._counts = counts
+        self._times: Counter[str] = Counter()
+        self._inquest: Future[Finding[Rule]] | None = None
+        self._compiled = self._of(rules, loaded.compile(rules))
+
+    def scan(self, values: Sequence[Value], overtime: _Overtime) -> list[_Found]:
+        """What the rules in force find."""
+        self._rearm()
+        units = list(self._units(values)) if self._rules else []
+        found: list[_Found] = []
+        while units:
+            budget = min(self._limits.budget_secs, overtime.left)
+            if not self._is_ready() or budget <= 0:
+                self._counts["unscanned_values"] += sum(map(len, units))
+                break
+            run = _Run(self._compiled, units, budget)
+            done, at_fault = run.wait()
+            self._counts.update(dict(run.counts))
+            found += [hit for hits in done for hit in hits]
+            units = units[len(done) :]
+            if at_fault:
+                self._counts["overruns"] += 1
+                overtime.left -= budget + self._begin_inquest(at_fault)
+        return found
+
+    def _in_force(self) -> list[Rule]:
+        return [rule for rule in self._rules if rule.id not in self.suspended]
+
+    def _of(self, rules: Sequence[Rule], compiled: yara.Rules) -> _Compiled:
+        return _Compiled(compiled, {(rule.namespace, rule.identifier): rule for rule in rules})
+
+    def _rearm(self) -> None:
+        now = self._limits.clock()
+        if any(suspension.until <= now for suspension in self.suspended.values()):
+            self.suspended = {id: suspension for id, suspension in self.suspended.items() if suspension.until > now}
+            rules = self._in_force()
+            self._compiled = self._of(rules, self._compile(rules))
+
+    def _begin_inquest(self, unit: Unit) -> float:
+        """Let one begin and wait a while for it; the seconds that this took."""
+        future: Future[Finding[Rule]] = Future()
+        rules, data = self._in_force(), SEPARATOR.join(value.data for value in unit)
+
+        def work() -> None:
+            try:
+                future.set_result(inquire(self._compile, rules, data))
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._inquest = future
+        threading.Thread(target=work, name="yara-inquest", daemon=True).start()
+        start = time.monotonic()
+        _wait(future, self._limits.inquest_secs)
+        return time.monotonic() - start
+
+    def _is_ready(self) -> bool:
+        """False while an inquest goes on; what one found takes effect here."""
+        if self._inquest is None:
+            return True
+        if not self._inquest.done():
+            return False
+        finding, self._inquest = self._inquest.result(), None
+        until = self._limits.clock() + self._limits.rearm_secs
+        for rule in finding.culprits:
+            self._times[rule.id] += 1
+            self.suspended[rule.id] = Suspension(rule, self._times[rule.id], until)
+        self._counts["suspensions"] += len(finding.culprits)
+        self._counts["inquests_without_culprit"] += not finding.culprits
+        self._compiled = self._of(self._in_force(), finding.rest)
+        return True
+
+
+class _Run:
+    """Units scanned one after the other in a thread that can be left behind."""
+
+    def __init__(self, compiled: _Compiled, units: Sequence[Unit], budget_secs: float) -> None:
+        self.counts: Counter[str] = Counter()
+        self._compiled = compiled
+        self._units = units
+        self._budget_secs = budget_secs
+        self._done: list[list[_Found]] = []
+        self._secs: list[float] = []
+        self._started = time.monotonic()
+        self._is_left = False
+        self._end: Future[Unit] = Future()
+
+    def wait(self) -> tuple[list[list[_Found]], Unit]:
+        """What was found in each unit that was done, from the first one, and the values that broke the budget."""
+        threading.Thread(target=self._work, name="yara-scan", daemon=True).start()
+        while not _wait(self._end, _POLL_SECS):
+            if time.monotonic() - self._started > self._budget_secs:
+                self._is_left = True
+                done = list(self._done)
+                if len(done) < len(self._units):
+                    return done, self._units[len(done)]
+        return self._done, self._end.result()
+
+    def _work(self) -> None:
+        try:
+            self._end.set_result(self._at_fault())
+        except BaseException as error:
+            self._end.set_exception(error)
+
+    def _at_fault(self) -> Unit:
+        """Scan; the unit that fails, or the slowest ones when all together take too long."""
+        lost = 0.0
+        for unit in self._units:
+            self._started = start = time.monotonic()
+            try:
+                found = self._compiled.unit(unit, self.counts)
+            except yara.Error:
+                return unit
+            if self._is_left:
+                break
+            self._done.append(found)
+            self._secs.append(time.monotonic() - start)
+            lost += max(self._secs[-1] - _UNIT_SECS - sum(len(value.data) for value in unit) * ALLOWED_SECS_PER_BYTE, 0.0)
+            if lost > self._budget_secs:
+                return self._slowest()
+        return ()
+
+    def _slowest(self) -> Unit:
+        slowest = sorted(range(len(self._secs)), key=self._secs.__getitem__, reverse=True)[:_MAX_SLOWEST]
+        return next(_blocks([value for number in slowest for value in self._units[number]]))
+
+
+def _wait(future: Future[Any], secs: float) -> bool:
+    """Whether it is done within this time; what it came to is left in it."""
+    return future in wait([future], secs).done
