@@ -20,7 +20,8 @@ ALLOWED_SECS_PER_BYTE = 1e-7
 """A hundred times what a good rule set needs (performance: 225 MB/s)."""
 TIMEOUT_SECS = 1
 DATALESS = bytes(range(256)) * 4
-_PIECES, _PIECE_BYTES = 16, 512
+_PIECES = 16
+_SAMPLE_BYTES = (512, 2_048, 8_192)
 _OUTLIER, _OUTLIER_SECS = 10, 0.001
 _MAX_OUTLIERS = 8
 _MAX_SCANS = 48
@@ -44,7 +45,7 @@ def allowed_secs(size: int) -> float:
 
 def inquire(compile: Compile[T], rules: Sequence[T], data: bytes) -> Finding[T]:
     """Find the rules without which `data` is scanned in the time allowed."""
-    suspects = _outliers(compile, rules, _sample(data))
+    suspects = _outliers(compile, rules, data)
     for number in range(1, min(len(suspects), _MAX_OUTLIERS) + 1):
         finding = _without(compile, rules, suspects[:number])
         if not is_over(finding.rest, data):
@@ -72,26 +73,32 @@ def _secs(compiled: yara.Rules, data: bytes) -> float:
     return time.thread_time() - start
 
 
-def _sample(data: bytes) -> bytes:
-    """Pieces from all over the data."""
-    if len(data) <= _PIECES * _PIECE_BYTES:
+def _sample(data: bytes, size: int) -> bytes:
+    """Pieces from all over the data, so many bytes together."""
+    if len(data) <= size:
         return data
-    step = (len(data) - _PIECE_BYTES) // (_PIECES - 1)
-    return b"".join(data[start : start + _PIECE_BYTES] for start in range(0, _PIECES * step, step))
+    piece = size // _PIECES
+    step = (len(data) - piece) // (_PIECES - 1)
+    return b"".join(data[start : start + piece] for start in range(0, _PIECES * step, step))
 
 
-def _outliers(compile: Compile[T], rules: Sequence[T], sample: bytes) -> Sequence[T]:
+def _outliers(compile: Compile[T], rules: Sequence[T], data: bytes) -> Sequence[T]:
     """Rules that take far longer than their neighbours, the slowest first: groups are timed, then the rules of slow groups."""
     size = max(isqrt(len(rules)), 1)
     groups = [rules[start : start + size] for start in range(0, len(rules), size)]
-    single = [[rule] for group, _ in _slow(compile, groups, sample) for rule in group]
-    return [rule for (rule,), _ in sorted(_slow(compile, single, sample), key=lambda pair: -pair[1])]
+    compiled = [(group, compile(group)) for group in groups]
+    for sample_bytes in _SAMPLE_BYTES:
+        sample = _sample(data, sample_bytes)
+        single = [((rule,), compile((rule,))) for group, _ in _slow(compiled, sample) for rule in group]
+        if found := sorted(_slow(single, sample), key=lambda pair: -pair[1]):
+            return [rule for (rule,), _ in found]
+    return ()
 
 
-def _slow(compile: Compile[T], groups: Sequence[Sequence[T]], sample: bytes) -> list[tuple[Sequence[T], float]]:
-    times = [_secs(compile(group), sample) for group in groups]
+def _slow(groups: Sequence[tuple[Sequence[T], yara.Rules]], sample: bytes) -> list[tuple[Sequence[T], float]]:
+    times = [_secs(compiled, sample) for _, compiled in groups]
     limit = max(_OUTLIER * statistics.median_low(times), _OUTLIER_SECS) if len(times) > 2 else _OUTLIER_SECS
-    return [(group, secs) for group, secs in zip(groups, times, strict=True) if secs >= limit]
+    return [(group, secs) for (group, _), secs in zip(groups, times, strict=True) if secs >= limit]
 
 
 class _Search(Generic[T]):

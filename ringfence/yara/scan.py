@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -68,12 +69,17 @@ class Suspension(NamedTuple):
     until: float
 
 
-class Value(NamedTuple):
-    """Bytes to scan, and the column and row that they stand in."""
+class Unit(NamedTuple):
+    """Values of one column that are scanned at once, and the row of each."""
 
     column: int
-    row: int
-    data: bytes
+    rows: Sequence[int]
+    data: Sequence[bytes]
+
+    @property
+    def size(self) -> int:
+        """In bytes, without separators."""
+        return sum(map(len, self.data))
 
 
 class Scanner:
@@ -111,28 +117,28 @@ class Scanner:
     def scan(self, frame: pl.DataFrame, columns: Sequence[str]) -> list[Hit]:
         """Hits in these columns of text or bytes, by row, column and rule. Columns that are absent are passed over."""
         present = [name for name in columns if name in frame.columns]
-        values = [value for number, name in enumerate(present) for value in self._values(number, frame[name])]
-        self.counts["values"] += len(values)
+        whole = [self._values(number, frame[name]) for number, name in enumerate(present)]
         overtime = _Overtime(OVERTIME_SECS)
-        found = [hit for group in self._groups for hit in group.scan(values, overtime)]
-        found.sort(key=lambda hit: (hit.value.row, hit.value.column, self._order[hit.rule.id]))
+        found = [hit for group in self._groups for hit in group.scan(whole, overtime)]
+        found.sort(key=lambda hit: (hit.row, hit.column, self._order[hit.rule.id]))
         self.counts["hits"] += len(found)
-        return [Hit(hit.value.row, present[hit.value.column], hit.rule, hit.strings) for hit in found]
+        return [Hit(hit.row, present[hit.column], hit.rule, hit.strings) for hit in found]
 
-    def _values(self, column: int, series: pl.Series) -> Iterator[Value]:
-        """A list counts as its elements."""
+    def _values(self, column: int, series: pl.Series) -> Unit:
+        """All values of a column but nulls; a list counts as its elements."""
+        rows: Sequence[int] = range(len(series))
         if isinstance(series.dtype, pl.List):
             parts = series.to_frame("value").with_row_index("row").explode("value").drop_nulls()
             rows, series = parts["row"].to_list(), parts["value"]
-        else:
-            rows = series.is_not_null().arg_true().to_list()
-            series = series.drop_nulls()
+        elif series.null_count():
+            rows, series = series.is_not_null().arg_true().to_list(), series.drop_nulls()
         data = (series if series.dtype == pl.Binary else series.cast(pl.String).cast(pl.Binary)).to_list()
-        for row, value in zip(rows, data, strict=True):
-            if len(value) > self._max_value_bytes:
-                self.counts["cut_values"] += 1
-                value = value[: self._max_value_bytes]
-            yield Value(column, row, value)
+        self.counts["values"] += len(data)
+        limit = self._max_value_bytes
+        if max(map(len, data), default=0) > limit:
+            self.counts["cut_values"] += sum(len(value) > limit for value in data)
+            data = [value[:limit] for value in data]
+        return Unit(column, rows, data)
 
 
 class _Limits(NamedTuple):
@@ -150,34 +156,34 @@ class _Overtime:
 
 
 class _Found(NamedTuple):
-    value: Value
+    row: int
+    column: int
     rule: Rule
     strings: tuple[Found, ...]
 
 
-Unit = Sequence[Value]
-"""Values that are scanned at once: a block of several, or one."""
+def _singles(whole: Unit) -> Iterator[Unit]:
+    return (Unit(whole.column, (row,), (value,)) for row, value in zip(whole.rows, whole.data, strict=True))
 
 
-def _singles(values: Sequence[Value]) -> Iterator[Unit]:
-    return ([value] for value in values)
-
-
-def _blocks(values: Sequence[Value]) -> Iterator[Unit]:
-    block: list[Value] = []
-    size = 0
-    for value in values:
-        length = len(value.data)
-        if length > LONG_VALUE_BYTES:
-            yield [value]
-            continue
-        if len(block) == BLOCK_VALUES or size + length > BLOCK_BYTES:
-            yield block
-            block, size = [], 0
-        block.append(value)
+def _blocks(whole: Unit) -> Iterator[Unit]:
+    """A long value is a block of its own."""
+    start = size = 0
+    for number, length in enumerate(map(len, whole.data)):
+        is_long = length > LONG_VALUE_BYTES
+        if number > start and (is_long or number - start == BLOCK_VALUES or size + length > BLOCK_BYTES):
+            yield _part(whole, start, number)
+            start, size = number, 0
         size += length + len(SEPARATOR)
-    if block:
-        yield block
+        if is_long:
+            yield _part(whole, number, number + 1)
+            start, size = number + 1, 0
+    if start < len(whole.data):
+        yield _part(whole, start, len(whole.data))
+
+
+def _part(whole: Unit, start: int, stop: int) -> Unit:
+    return Unit(whole.column, whole.rows[start:stop], whole.data[start:stop])
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,39 +193,39 @@ class _Compiled:
     rules: yara.Rules
     reported: Mapping[tuple[str, str], Rule]
 
-    def unit(self, unit: Unit, counts: Counter[str]) -> list[_Found]:
-        """What is found in a block or in a value."""
-        return self.value(unit[0], counts) if len(unit) == 1 else self._block(unit, counts)
+    def scan(self, unit: Unit, counts: Counter[str]) -> list[_Found]:
+        """What is found in each value of a unit."""
+        candidates = self._candidates(unit, counts) if len(unit.data) > 1 else (0,)
+        return [found for number in candidates for found in self._value(unit, number, counts)]
 
-    def value(self, value: Value, counts: Counter[str]) -> list[_Found]:
+    def _value(self, unit: Unit, number: int, counts: Counter[str]) -> Iterator[_Found]:
         """What is found in a value; of a long one only the first place of a string, if its rule asks for no more."""
-        matches, is_full = _match(self.rules, value.data, len(value.data) > LONG_VALUE_BYTES)
-        counts["strings_with_too_many_matches"] += is_full
-        return [
-            _Found(value, rule, _strings(match))
-            for match in matches
-            if (rule := self.reported.get((match.namespace, match.rule))) is not None
-        ]
+        value = unit.data[number]
+        matches, is_full = _match(self.rules, value, len(value) > LONG_VALUE_BYTES)
+        counts["values_with_too_many_matches"] += is_full
+        for match in matches:
+            rule = self.reported.get((match.namespace, match.rule))
+            if rule is not None:
+                yield _Found(unit.rows[number], unit.column, rule, _strings(match))
 
-    def _block(self, unit: Unit, counts: Counter[str]) -> list[_Found]:
+    def _candidates(self, unit: Unit, counts: Counter[str]) -> Sequence[int]:
+        """The values of a block in which a string begins; all of them where libyara does not say."""
         counts["blocks"] += 1
-        starts, place = [], 0
-        for value in unit:
-            starts.append(place)
-            place += len(value.data) + len(SEPARATOR)
         try:
-            matches, is_full = _match(self.rules, SEPARATOR.join(value.data for value in unit), False)
+            matches, is_full = _match(self.rules, SEPARATOR.join(unit.data), False)
         except yara.TimeoutError:
             raise
         except yara.Error:  # such as too many states of an expression, which one value may not need
             matches, is_full = [], True
         if is_full:
             counts["blocks_scanned_by_value"] += 1
-            again = list(range(len(unit)))
-        else:
-            again = sorted({bisect_right(starts, offset) - 1 for offset in _offsets(matches)})
-        counts["values_scanned_again"] += len(again)
-        return [found for number in again for found in self.value(unit[number], counts)]
+            return range(len(unit.data))
+        if not matches:
+            return ()
+        starts = list(accumulate((len(value) + len(SEPARATOR) for value in unit.data), initial=0))
+        found = sorted({bisect_right(starts, offset) - 1 for offset in _offsets(matches)})
+        counts["values_scanned_again"] += len(found)
+        return found
 
 
 def _match(rules: yara.Rules, data: bytes, is_fast: bool) -> tuple[list[yara.Match], bool]:
@@ -251,7 +257,7 @@ class _Group:
         self,
         loaded: RuleSet,
         rules: Sequence[Rule],
-        units: Callable[[Sequence[Value]], Iterator[Unit]],
+        units: Callable[[Unit], Iterator[Unit]],
         limits: _Limits,
         counts: Counter[str],
     ) -> None:
@@ -265,15 +271,15 @@ class _Group:
         self._inquest: Future[Finding[Rule]] | None = None
         self._compiled = self._of(rules, loaded.compile(rules))
 
-    def scan(self, values: Sequence[Value], overtime: _Overtime) -> list[_Found]:
+    def scan(self, columns: Sequence[Unit], overtime: _Overtime) -> list[_Found]:
         """What the rules in force find."""
         self._rearm()
-        units = list(self._units(values)) if self._rules else []
+        units = [unit for column in columns for unit in self._units(column)] if self._rules else []
         found: list[_Found] = []
         while units:
             budget = min(self._limits.budget_secs, overtime.left)
             if not self._is_ready() or budget <= 0:
-                self._counts["unscanned_values"] += sum(map(len, units))
+                self._counts["unscanned_values"] += sum(len(unit.data) for unit in units)
                 break
             run = _Run(self._compiled, units, budget)
             done, at_fault = run.wait()
@@ -298,10 +304,10 @@ class _Group:
             rules = self._in_force()
             self._compiled = self._of(rules, self._compile(rules))
 
-    def _begin_inquest(self, unit: Unit) -> float:
+    def _begin_inquest(self, values: Sequence[bytes]) -> float:
         """Let one begin and wait a while for it; the seconds that this took."""
         future: Future[Finding[Rule]] = Future()
-        rules, data = self._in_force(), SEPARATOR.join(value.data for value in unit)
+        rules, data = self._in_force(), SEPARATOR.join(values)
 
         def work() -> None:
             try:
@@ -344,9 +350,9 @@ class _Run:
         self._secs: list[float] = []
         self._started = time.monotonic()
         self._is_left = False
-        self._end: Future[Unit] = Future()
+        self._end: Future[Sequence[bytes]] = Future()
 
-    def wait(self) -> tuple[list[list[_Found]], Unit]:
+    def wait(self) -> tuple[list[list[_Found]], Sequence[bytes]]:
         """What was found in each unit that was done, from the first one, and the values that broke the budget."""
         threading.Thread(target=self._work, name="yara-scan", daemon=True).start()
         while not _wait(self._end, _POLL_SECS):
@@ -354,7 +360,7 @@ class _Run:
                 self._is_left = True
                 done = list(self._done)
                 if len(done) < len(self._units):
-                    return done, self._units[len(done)]
+                    return done, self._units[len(done)].data
         return self._done, self._end.result()
 
     def _work(self) -> None:
@@ -363,27 +369,28 @@ class _Run:
         except BaseException as error:
             self._end.set_exception(error)
 
-    def _at_fault(self) -> Unit:
-        """Scan; the unit that fails, or the slowest ones when all together take too long."""
+    def _at_fault(self) -> Sequence[bytes]:
+        """Scan; the values of the unit that fails, or the slowest ones when all together take too long."""
         lost = 0.0
         for unit in self._units:
             self._started = start = time.monotonic()
             try:
-                found = self._compiled.unit(unit, self.counts)
+                found = self._compiled.scan(unit, self.counts)
             except yara.Error:
-                return unit
+                return unit.data
             if self._is_left:
                 break
             self._done.append(found)
             self._secs.append(time.monotonic() - start)
-            lost += max(self._secs[-1] - _UNIT_SECS - sum(len(value.data) for value in unit) * ALLOWED_SECS_PER_BYTE, 0.0)
+            lost += max(self._secs[-1] - _UNIT_SECS - unit.size * ALLOWED_SECS_PER_BYTE, 0.0)
             if lost > self._budget_secs:
                 return self._slowest()
         return ()
 
-    def _slowest(self) -> Unit:
-        slowest = sorted(range(len(self._secs)), key=self._secs.__getitem__, reverse=True)[:_MAX_SLOWEST]
-        return next(_blocks([value for number in slowest for value in self._units[number]]))
+    def _slowest(self) -> Sequence[bytes]:
+        numbers = sorted(range(len(self._secs)), key=self._secs.__getitem__, reverse=True)
+        values = [value for number in numbers[:_MAX_SLOWEST] for value in self._units[number].data]
+        return next(_blocks(Unit(0, range(len(values)), values))).data
 
 
 def _wait(future: Future[Any], secs: float) -> bool:

@@ -18,13 +18,12 @@ _TOKEN = re.compile(
     | (?P<name>[A-Za-z_]\w*)
     | (?P<variable>[$\#@!]\w*\*?)
     | (?P<number>0x[0-9A-Fa-f]+ | 0o[0-7]+ | \d+\.\d+ | \d+(?:KB|MB)?)
-    | (?P<mark>==|!=|<=|>=|<<|>>|\.\. | [^\w\s])
+    | (?P<mark>==|!=|<=|>=|<<|>>|\.\. | [^\w\s/"])
     """,
     re.VERBOSE | re.DOTALL,
 )
 _REGEX = re.compile(r"/(?:[^/\\\n]|\\.)+/[is]{0,2}")
 _HEX = re.compile(r"\{(?://[^\n]*|/\*.*?\*/|[^}/])*\}", re.DOTALL)
-_BEFORE_REGEX = frozenset({"=", "matches", "(", ","})
 _MODIFIERS = frozenset({"ascii", "wide", "nocase", "fullword", "private", "xor", "base64", "base64wide"})
 
 
@@ -124,14 +123,14 @@ def _tokens(text: str) -> Iterator[Token]:
     place, before = 0, ""
     while place < len(text):
         found = None
-        if text[place] == "/" and before in _BEFORE_REGEX and text[place : place + 2] not in ("//", "/*"):
+        if text[place] == "/" and text[place : place + 2] not in ("//", "/*"):  # division is a backslash
             found, kind = _REGEX.match(text, place), "regex"
         elif text[place] == "{" and before == "=":
             found, kind = _HEX.match(text, place), "hex"
         else:
             found = _TOKEN.match(text, place)
             kind = str(found.lastgroup) if found else ""
-        if found is None or found[0] in ('"', "/*"):
+        if found is None:
             raise Unreadable(f"{text[place]!r} is not expected here", place)
         if kind != "space":
             before = found[0]
