@@ -6,7 +6,7 @@ of the value, text being UTF-8.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -48,7 +48,7 @@ class Settings(BaseModel):
     variables: Mapping[str, Variable] = Field(
         default={}, description="External variables of the rules: true or false, a number or text; the type counts."
     )
-    modules: Collection[str] = Field(default=sorted(MODULES), description="Modules that rules may import.")
+    modules: Sequence[str] = Field(default=sorted(MODULES), description="Modules that rules may import.")
     columns: Mapping[EventClass, Sequence[str]] = Field(
         default={}, description="Columns to scan of an event class, in place of those that are scanned by default."
     )
