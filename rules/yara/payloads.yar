@@ -30,7 +30,7 @@ rule rf_payload_shellshock
         false_positives = "Scanners: old, but still tried everywhere."
         response = "alert"
     strings:
-        $function = /\(\) {0,3}\{ {0,3}(:|_|[a-z0-9]{1,12}) {0,3};? {0,3}\} {0,3};/
+        $function = /\(\) {0,3}\{ {0,3}(:|_|[a-z]{1,12}) {0,3}; {0,3}\} {0,3};/
         $reset = /\(\) {0,3}\{ {0,3}_; {0,3}\} {0,3}>_\[\$/
     condition:
         any of them
