@@ -58,6 +58,7 @@ PLAN: tuple[tuple[str, str | None, Target], ...] = (
     ("pflog cut + decode", "per event: pflog decode", Target()),
     ("pflog + segments + boundaries", "per event: pflog chain", Target()),
     ("syslog decode", None, Target()),
+    ("yara, 500 rules", "per event: yara, 500 rules", Target(400_000, 3)),
     ("block encode", None, Target()),
     ("block decode", None, Target()),
     ("segment look-up v4", "per event: look-up v4", Target()),

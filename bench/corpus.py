@@ -34,6 +34,9 @@ SEGMENTS = 60
 HOSTS = 5_000
 CROSSING = 0.43  # some that are drawn to cross stay inside by chance
 V6_SHARE = 0.08
+YARA_RULES = 500
+REQUEST_BYTES = 325
+HIT_SHARE = 0.005
 ROLES = ("users", "servers", "management", "iot", "guest", "voice")
 SERVICES = {
     "https": "tcp/443", "http": "tcp/80", "ssh": "tcp/22", "dns": "[udp/53, tcp/53]", "smb": "tcp/445", "rdp": "tcp/3389",
@@ -63,19 +66,22 @@ class Sizes:
     netflow: int = 300_000
     pflog: int = 200_000
     syslog: int = 50_000
+    requests: int = 50_000
 
 
 FULL = Sizes()
-QUICK = Sizes(10_000, 60_000, 50_000, 10_000)
+QUICK = Sizes(10_000, 60_000, 50_000, 10_000, 10_000)
 
 
 def write(folder: Path, sizes: Sizes) -> None:
-    """Write topology.yml, eve.json, netflow.v5, pflog.pcap and syslog.log."""
+    """Write topology.yml, eve.json, netflow.v5, pflog.pcap, syslog.log, rules.yar and requests.log."""
     (folder / "topology.yml").write_text(topology())
     _write(folder / "eve.json", eve(sizes.eve))
     _write(folder / "netflow.v5", netflow(sizes.netflow))
     _write(folder / "pflog.pcap", pcap(sizes.pflog))
     _write(folder / "syslog.log", syslog(sizes.syslog))
+    _write(folder / "rules.yar", yara_rules(YARA_RULES))
+    _write(folder / "requests.log", requests(sizes.requests))
 
 
 def _write(path: Path, parts: Iterator[bytes]) -> None:
@@ -342,6 +348,38 @@ def _message(talk: Talk, draw: random.Random) -> tuple[str, str]:
         ("dhcpd", f"DHCPACK on {talk.source} to 52:54:00:12:34:56 via vlan{draw.randrange(4_000)}"),
         ("kernel", f"[{draw.randrange(10**6)}.{draw.randrange(10**6)}] nfs: server {_word(draw)} OK"),
     ))  # fmt: skip
+
+
+def yara_rules(count: int) -> Iterator[bytes]:
+    """Rules of three kinds: one word without regard to case, a word or an expression, and two words of three."""
+    for number in range(count):
+        one, two, three = _marks(number)
+        strings, condition = (
+            (f'$a = "{one}" nocase', "$a"),
+            (f'$a = "{one}" $b = /{two}[a-z0-9]{{1,8}}\\.(php|jsp|aspx)/', "any of them"),
+            (f'$a = "{one}" $b = "{two}" wide ascii $c = "{three}"', "2 of them"),
+        )[number % 3]
+        yield f"rule r{number} {{ strings: {strings} condition: {condition} }}\n".encode()
+
+
+def _marks(number: int) -> tuple[str, str, str]:
+    """Words of a rule, which no request has by chance."""
+    draw = random.Random(SEED + number)
+    one, two, three = ("".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(8, 14))) for _ in range(3))
+    return f"{one}{number}", two, three
+
+
+def requests(lines: int) -> Iterator[bytes]:
+    """Lines of a web server's log with long queries and agents; every two hundredth has the words of a rule."""
+    draw = random.Random(SEED)
+    for number in range(lines):
+        path = "/".join(_word(draw) for _ in range(4))
+        query = "&".join(f"{_word(draw)}={draw.randrange(10**6)}" for _ in range(8))
+        if draw.random() < HIT_SHARE:
+            query = f"{'-'.join(_marks(draw.randrange(YARA_RULES)))}&{query}"
+        start = f"10.{draw.randrange(60)}.{draw.randrange(64)}.{draw.randrange(250)} - - [25/Nov/2026:07:44:{number % 60:02}] "
+        line = f'{start}"GET /{path}?{query} HTTP/1.1" 200 {draw.randrange(10**5)} "Mozilla/5.0 (X11; Linux x86_64) Gecko/2010 '
+        yield f"{line:x<{REQUEST_BYTES - 1}}".encode()[: REQUEST_BYTES - 1] + b'"\n'
 
 
 if __name__ == "__main__":
