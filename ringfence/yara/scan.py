@@ -43,6 +43,7 @@ _UNIT_SECS = 1e-4
 """What any scan may take, beside what its bytes may take."""
 _POLL_SECS = 0.02
 _MAX_SLOWEST = 64
+_MAX_STARTS = 4
 
 
 class Found(NamedTuple):
@@ -220,10 +221,13 @@ class _Compiled:
         if is_full:
             counts["blocks_scanned_by_value"] += 1
             return range(len(unit.data))
-        if not matches:
+        offsets = _offsets(matches, _MAX_STARTS * len(unit.data))
+        if offsets is None:
+            return range(len(unit.data))
+        if not offsets:
             return ()
         starts = list(accumulate((len(value) + len(SEPARATOR) for value in unit.data), initial=0))
-        found = sorted({bisect_right(starts, offset) - 1 for offset in _offsets(matches)})
+        found = sorted({bisect_right(starts, offset) - 1 for offset in offsets})
         counts["values_scanned_again"] += len(found)
         return found
 
@@ -239,13 +243,18 @@ def _match(rules: yara.Rules, data: bytes, is_fast: bool) -> tuple[list[yara.Mat
     return rules.match(data=data, timeout=TIMEOUT_SECS, fast=is_fast, warnings_callback=warned), bool(warnings)
 
 
-def _offsets(matches: Sequence[yara.Match]) -> Iterator[int]:
-    return (place.offset for match in matches for string in match.strings for place in string.instances)
+def _offsets(matches: Sequence[yara.Match], limit: int) -> list[int] | None:
+    """Where strings begin; None where these are so many that they would take longer to sort out than to scan all values."""
+    found = [string.instances for match in matches for string in match.strings]
+    if sum(map(len, found)) > limit:
+        return None
+    return [place.offset for places in found for place in places]
 
 
 def _strings(match: yara.Match) -> tuple[Found, ...]:
+    """The first places, for libyara gives them in their order."""
     return tuple(
-        Found(string.identifier, tuple(sorted((place.offset, place.matched_length) for place in string.instances)[:MAX_SPANS]))
+        Found(string.identifier, tuple((place.offset, place.matched_length) for place in string.instances[:MAX_SPANS]))
         for string in match.strings
     )
 
@@ -288,7 +297,8 @@ class _Group:
             units = units[len(done) :]
             if at_fault:
                 self._counts["overruns"] += 1
-                overtime.left -= budget + self._begin_inquest(at_fault)
+                overtime.left -= budget
+                overtime.left -= self._begin_inquest(at_fault, min(self._limits.inquest_secs, overtime.left))
         return found
 
     def _in_force(self) -> list[Rule]:
@@ -304,7 +314,7 @@ class _Group:
             rules = self._in_force()
             self._compiled = self._of(rules, self._compile(rules))
 
-    def _begin_inquest(self, values: Sequence[bytes]) -> float:
+    def _begin_inquest(self, values: Sequence[bytes], wait_secs: float) -> float:
         """Let one begin and wait a while for it; the seconds that this took."""
         future: Future[Finding[Rule]] = Future()
         rules, data = self._in_force(), SEPARATOR.join(values)
@@ -318,7 +328,7 @@ class _Group:
         self._inquest = future
         threading.Thread(target=work, name="yara-inquest", daemon=True).start()
         start = time.monotonic()
-        _wait(future, self._limits.inquest_secs)
+        _wait(future, max(wait_secs, 0.0))
         return time.monotonic() - start
 
     def _is_ready(self) -> bool:

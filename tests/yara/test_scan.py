@@ -63,7 +63,13 @@ def test_nothing_is_found_across_two_values() -> None:
 def test_places_are_capped() -> None:
     (hit,) = scanner('rule r { strings: $a = "abcd" condition: $a }').scan(pl.DataFrame({"a": ["abcd" * 99]}), ["a"])
 
-    assert len(hit.strings[0].spans) == scan.MAX_SPANS
+    assert hit.strings[0].spans == tuple((4 * number, 4) for number in range(scan.MAX_SPANS))
+
+
+def test_values_full_of_matches_are_scanned_alone_at_once() -> None:
+    one = scanner('rule r { strings: $a = "abcd" condition: #a > 8 }')
+
+    assert [hit.row for hit in one.scan(pl.DataFrame({"a": ["abcd" * 99, "abcd" * 8, "x"]}), ["a"])] == [0]
 
 
 def test_long_values_are_cut_and_counted() -> None:
