@@ -86,19 +86,28 @@ def _outliers(compile: Compile[T], rules: Sequence[T], data: bytes) -> Sequence[
     """Rules that take far longer than their neighbours, the slowest first: groups are timed, then the rules of slow groups."""
     size = max(isqrt(len(rules)), 1)
     groups = [rules[start : start + size] for start in range(0, len(rules), size)]
-    compiled = [(group, compile(group)) for group in groups]
-    for sample_bytes in _SAMPLE_BYTES:
-        sample = _sample(data, sample_bytes)
-        single = [((rule,), compile((rule,))) for group, _ in _slow(compiled, sample) for rule in group]
-        if found := sorted(_slow(single, sample), key=lambda pair: -pair[1]):
-            return [rule for (rule,), _ in found]
+    samples = [_sample(data, size) for size in _SAMPLE_BYTES]
+    single = [(rule,) for group in _slow(compile, groups, samples) for rule in group]
+    return [rule for (rule,) in _slow(compile, single, samples)]
+
+
+def _slow(compile: Compile[T], groups: Sequence[Sequence[T]], samples: Sequence[bytes]) -> Sequence[Sequence[T]]:
+    """Groups that stand out on the smallest sample that shows any, the slowest first."""
+    curves = [_curve(compile(group), samples) for group in groups]
+    for times in zip(*curves, strict=True):
+        limit = max(_OUTLIER * statistics.median_low(times), _OUTLIER_SECS) if len(times) > 2 else _OUTLIER_SECS
+        slow = [(-secs, number) for number, secs in enumerate(times) if secs >= limit]
+        if slow:
+            return [groups[number] for _, number in sorted(slow)]
     return ()
 
 
-def _slow(groups: Sequence[tuple[Sequence[T], yara.Rules]], sample: bytes) -> list[tuple[Sequence[T], float]]:
-    times = [_secs(compiled, sample) for _, compiled in groups]
-    limit = max(_OUTLIER * statistics.median_low(times), _OUTLIER_SECS) if len(times) > 2 else _OUTLIER_SECS
-    return [(group, secs) for (group, _), secs in zip(groups, times, strict=True) if secs >= limit]
+def _curve(compiled: yara.Rules, samples: Sequence[bytes]) -> Sequence[float]:
+    """Seconds for each sample; endless for those after one that took very long."""
+    times: list[float] = []
+    for sample in samples:
+        times.append(float("inf") if times and times[-1] > _OUTLIER * _OUTLIER_SECS else _secs(compiled, sample))
+    return times
 
 
 class _Search(Generic[T]):

@@ -96,11 +96,13 @@ class Scanner:
         max_value_bytes: int = MAX_VALUE_BYTES,
         budget_secs: float = BUDGET_SECS,
         inquest_secs: float = INQUEST_SECS,
+        overtime_secs: float = OVERTIME_SECS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.loaded = loaded
         self.counts: Counter[str] = Counter()
         self._max_value_bytes = max_value_bytes
+        self._overtime_secs = overtime_secs
         self._order = {rule.id: number for number, rule in enumerate(loaded.rules)}
         limits = _Limits(rearm_secs, budget_secs, inquest_secs, clock)
         blockwise = [rule for rule in loaded.rules if not rule.by_value]
@@ -119,7 +121,7 @@ class Scanner:
         """Hits in these columns of text or bytes, by row, column and rule. Columns that are absent are passed over."""
         present = [name for name in columns if name in frame.columns]
         whole = [self._values(number, frame[name]) for number, name in enumerate(present)]
-        overtime = _Overtime(OVERTIME_SECS)
+        overtime = _Overtime(self._overtime_secs)
         found = [hit for group in self._groups for hit in group.scan(whole, overtime)]
         found.sort(key=lambda hit: (hit.row, hit.column, self._order[hit.rule.id]))
         self.counts["hits"] += len(found)

@@ -19,6 +19,7 @@ rule short { strings: $b = "abcd" condition: $b and filesize < 10 }
 """
 BOMB = "rule bomb { strings: $a = /aaaa(a|aa|aaa)+b/ condition: $a }"
 HOSTILE = "a" * (1 << 17)
+PATIENT = {"inquest_secs": 60.0, "overtime_secs": 120.0}
 
 
 def scanner(text: str, **options: float) -> Scanner:
@@ -102,7 +103,7 @@ def test_a_block_with_more_matches_than_libyara_counts_is_scanned_by_value(monke
 
 
 def test_a_hostile_rule_is_suspended_and_named_and_the_others_go_on() -> None:
-    one = scanner(TWO + BOMB, budget_secs=0.1, inquest_secs=60.0)
+    one = scanner(TWO + BOMB, budget_secs=0.1, **PATIENT)
     frame = pl.DataFrame({"a": ["abcd", HOSTILE, "-abcd"]})
     hits = one.scan(frame, ["a"])
 
@@ -114,14 +115,14 @@ def test_a_hostile_rule_is_suspended_and_named_and_the_others_go_on() -> None:
 
 
 def test_a_hostile_rule_that_is_scanned_by_value_is_suspended_too() -> None:
-    one = scanner(TWO + BOMB.replace("condition: $a", "condition: $a and filesize > 1"), budget_secs=0.1, inquest_secs=60.0)
+    one = scanner(TWO + BOMB.replace("condition: $a", "condition: $a and filesize > 1"), budget_secs=0.1, **PATIENT)
     one.scan(pl.DataFrame({"a": ["abcd", HOSTILE]}), ["a"])
 
     assert list(one.suspended) == ["text:bomb"]
 
 
 def test_many_values_that_are_slow_together_are_noticed() -> None:
-    one = scanner(TWO + BOMB.replace("condition: $a", "condition: $a and filesize > 1"), budget_secs=0.2, inquest_secs=60.0)
+    one = scanner(TWO + BOMB.replace("condition: $a", "condition: $a and filesize > 1"), budget_secs=0.2, **PATIENT)
     one.scan(pl.DataFrame({"a": ["a" * 900] * 3_000}), ["a"])
 
     assert list(one.suspended) == ["text:bomb"]
@@ -156,7 +157,9 @@ def test_rules_are_set_aside_while_an_inquest_goes_on_and_return_after_it(monkey
 
 def test_a_rule_is_armed_again_in_time() -> None:
     now = [0.0]
-    one = Scanner(rules.loads(TWO + BOMB), rearm_secs=60.0, budget_secs=0.1, inquest_secs=60.0, clock=lambda: now[0])
+    one = Scanner(
+        rules.loads(TWO + BOMB), rearm_secs=60.0, budget_secs=0.1, clock=lambda: now[0], inquest_secs=60.0, overtime_secs=120.0
+    )
     hostile = pl.DataFrame({"a": [HOSTILE]})
     one.scan(hostile, ["a"])
     assert [(found.times, found.until) for found in one.suspended.values()] == [(1, 60.0)]
