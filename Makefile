@@ -6,9 +6,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml requirements.lock | cksum | cut -d' ' -f1)
 CODE := ringfence collectors processors sinks bench tests
 OUT ?= demo-out
+LOCK = $(BIN)/python -m piptools compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+FUZZ_STAMP := $(VENV)/.fuzz-$(shell cat requirements-fuzz.lock | cksum | cut -d' ' -f1)
+FUZZ_RUNS ?= 2000000
+FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format golden docs bench lock clean
+.PHONY: help demo test test-all check format golden docs bench fuzz fuzz-ready lock clean
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,9 +55,19 @@ docs: $(STAMP) ## write the generated parts of the docs anew
 bench: $(STAMP) ## events per CPU-second and peak memory, as ratios against the per-event reference chain
 	$(BIN)/python -m bench
 
-lock: $(STAMP) ## resolve dependencies anew into requirements.lock
+fuzz: $(FUZZ_STAMP) ## fuzz every decoder, FUZZ_RUNS inputs or FUZZ_SECONDS each; FORMATS="eve pflog" for some
+	$(BIN)/python -m tests.fuzz --runs $(FUZZ_RUNS) --seconds $(FUZZ_SECONDS) $(if $(FORMATS),--formats $(FORMATS))
+
+fuzz-ready: $(FUZZ_STAMP)
+
+$(FUZZ_STAMP): $(STAMP) requirements-fuzz.lock
+	@$(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet --require-hashes -r requirements-fuzz.lock
+	@rm -f $(VENV)/.fuzz-*; touch $@
+
+lock: $(STAMP) ## resolve dependencies anew into requirements.lock and requirements-fuzz.lock
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet pip-tools
-	$(BIN)/python -m piptools compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --output-file requirements.lock pyproject.toml requirements.in
+	$(LOCK) --output-file requirements.lock pyproject.toml requirements.in
+	$(LOCK) --output-file requirements-fuzz.lock requirements-fuzz.in
 
 clean: ## remove the environment and what tests and demo left
-	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz

@@ -25,11 +25,12 @@ MB_LIMIT = 400
 
 @dataclass(frozen=True)
 class Target:
-    """What a measurement should reach: events per CPU-second, times the per-event code, MB at its peak."""
+    """What a measurement should reach: events per CPU-second, times the per-event code, MB at its peak, and to lose none."""
 
     rate: float | None = None
     ratio: float | None = None
     peak_mb: float | None = None
+    lossless: bool = False
 
     def is_met(self, reading: dict[str, Any], ratio: float | None) -> bool | None:
         """None where there is no target."""
@@ -37,11 +38,13 @@ class Target:
             (self.rate, reading["rate"]), (self.ratio, ratio), (-self.peak_mb if self.peak_mb else None, -reading["peak_mb"]),
         ]  # fmt: skip
         judged = [found is not None and found >= wanted for wanted, found in checks if wanted is not None]
+        judged += [not reading["counts"].get("lost")] if self.lossless else []
         return all(judged) if judged else None
 
     def __str__(self) -> str:
         parts = [
             f">= {_short(self.rate)}/s" if self.rate else "", f">= {self.ratio:g}x" if self.ratio else "", f"< {self.peak_mb} MB" if self.peak_mb else "",
+            "no loss" if self.lossless else "",
         ]  # fmt: skip
         return ", ".join(part for part in parts if part)
 
@@ -54,10 +57,23 @@ PLAN: tuple[tuple[str, str | None, Target], ...] = (
     ("eve worker", None, Target(peak_mb=MB_LIMIT)),
     ("netflow v5 decode", "per event: netflow v5 decode", Target()),
     ("netflow v5 + segments + boundaries", "per event: netflow v5 chain", Target(1_000_000)),
+    ("netflow v9 decode", None, Target()),
+    ("IPFIX decode", None, Target()),
+    ("netflow v5 from the socket", None, Target(1_500_000)),
+    ("netflow v5 from the socket, 1 M/s offered", None, Target(1_500_000, lossless=True)),
+    ("netflow v9 from the socket, 1 M/s offered", None, Target(1_500_000, lossless=True)),
+    ("IPFIX from the socket, 1 M/s offered", None, Target(1_500_000, lossless=True)),
     ("pflog decode", "per event: pflog decode", Target(3_000_000)),
     ("pflog cut + decode", "per event: pflog decode", Target()),
     ("pflog + segments + boundaries", "per event: pflog chain", Target()),
     ("syslog decode", None, Target()),
+    ("beats decode", None, Target(150_000)),
+    ("filterlog decode", None, Target()),
+    ("pflog-text decode", None, Target()),
+    ("netfilter decode", None, Target()),
+    ("zeek json decode", None, Target()),
+    ("zeek tsv decode", None, Target()),
+    ("hubble decode", None, Target()),
     ("yara, 500 rules", "per event: yara, 500 rules", Target(400_000, 3)),
     ("block encode", None, Target()),
     ("block decode", None, Target()),
@@ -80,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", metavar="FILE", type=Path, help="write every reading to this file too")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="ringfence-bench-") as folder:
-        _python("bench.corpus", folder, *(["--quick"] if options.quick else []))
+        _python("bench.write", folder, *(["--quick"] if options.quick else []))
         rows, readings, failures = _measure(folder, options.quick)
     print(_table(rows), _conditions(), sep="\n\n")
     print(*failures, sep="\n", end="\n" if failures else "")

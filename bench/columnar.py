@@ -46,9 +46,9 @@ class Feed:
 class Chain:
     """Decodes blocks of one format and runs them through the processors."""
 
-    def __init__(self, collector: str, folder: Path, rows: int) -> None:
+    def __init__(self, collector: str, folder: Path, rows: int, format_name: str = "") -> None:
         kind = import_module(f"collectors.{collector}").KIND
-        self._format = kind.formats[0]
+        self._format = next(entry for entry in kind.formats if entry.name == (format_name or entry.name))
         self.decoder: Decoder = self._format.decoder(YEAR)
         self.batcher = Batcher(COLLECTOR, self._format.module, Batching(rows=rows), 1, 0)
         network = topology.load(folder / "topology.yml")

@@ -1,4 +1,4 @@
-"""Deterministic synthetic corpora, written to a folder once and read by every measurement.
+"""Deterministic synthetic corpora, which `bench/write.py` writes to a folder once and every measurement reads.
 
 About 5,000 hosts with Zipf-like popularity live in 60 segments or outside; four connections of ten cross a boundary.
 EVE records carry the many fields of Suricata's own that nobody projects, so that their size is real (700-800 bytes).
@@ -6,12 +6,11 @@ EVE records carry the many fields of Suricata's own that nobody projects, so tha
 
 from __future__ import annotations
 
+import json
 import random
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 from ringfence.demo.exporters import (
@@ -34,9 +33,6 @@ SEGMENTS = 60
 HOSTS = 5_000
 CROSSING = 0.43  # some that are drawn to cross stay inside by chance
 V6_SHARE = 0.08
-YARA_RULES = 500
-REQUEST_BYTES = 325
-HIT_SHARE = 0.005
 ROLES = ("users", "servers", "management", "iot", "guest", "voice")
 SERVICES = {
     "https": "tcp/443", "http": "tcp/80", "ssh": "tcp/22", "dns": "[udp/53, tcp/53]", "smb": "tcp/445", "rdp": "tcp/3389",
@@ -66,27 +62,12 @@ class Sizes:
     netflow: int = 300_000
     pflog: int = 200_000
     syslog: int = 50_000
-    requests: int = 50_000
+    logs: int = 30_000
+    beats: int = 20_000
 
 
 FULL = Sizes()
-QUICK = Sizes(10_000, 60_000, 50_000, 10_000, 10_000)
-
-
-def write(folder: Path, sizes: Sizes) -> None:
-    """Write topology.yml, eve.json, netflow.v5, pflog.pcap, syslog.log, rules.yar and requests.log."""
-    (folder / "topology.yml").write_text(topology())
-    _write(folder / "eve.json", eve(sizes.eve))
-    _write(folder / "netflow.v5", netflow(sizes.netflow))
-    _write(folder / "pflog.pcap", pcap(sizes.pflog))
-    _write(folder / "syslog.log", syslog(sizes.syslog))
-    _write(folder / "rules.yar", yara_rules(YARA_RULES))
-    _write(folder / "requests.log", requests(sizes.requests))
-
-
-def _write(path: Path, parts: Iterator[bytes]) -> None:
-    with path.open("wb") as file:
-        file.writelines(parts)
+QUICK = Sizes(10_000, 60_000, 50_000, 10_000, 6_000, 4_000)
 
 
 def topology() -> str:
@@ -338,6 +319,66 @@ def syslog(lines: int) -> Iterator[bytes]:
             yield f"<38>Nov 25 {iso(at_us)[11:19]} {host} {program}[{pid}]: {message}\n".encode()
 
 
+def beats(documents: int) -> Iterator[bytes]:
+    """Documents of Winlogbeat of 2 to 3 KB: logons, processes of the audit log and of Sysmon, connections, their text included."""
+    network = Network(V6_SHARE)
+    for number in range(documents):
+        talk, at_us = network.talk(START_US + number * 100), START_US + number * 100
+        provider, event_id, data = _windows_event(talk, network.draw, number)
+        host = f"ws{number % 200}"
+        document = {
+            "@timestamp": f"{iso(at_us)[:23]}Z", "@metadata": {"beat": "winlogbeat", "type": "_doc", "version": "9.1.0"},
+            "event": {"code": event_id, "kind": "event", "provider": provider, "created": f"{iso(at_us)[:23]}Z"},
+            "message": "An event occurred.\n\nSubject:\n" + "\tAccount Name:\t\tVAGRANT-2012-R2$\n" * 30,
+            "host": {"name": f"{host}.example.net", "hostname": host, "architecture": "x86_64", "os": {"family": "windows", "version": "10.0"}},
+            "agent": {"name": host, "type": "winlogbeat", "version": "9.1.0", "id": f"{number % 200:032x}"}, "ecs": {"version": "8.0.0"},
+            "winlog": {
+                "channel": "Security", "provider_name": provider, "event_id": event_id, "record_id": number, "computer_name": f"{host}.example.net",
+                "opcode": "Info", "task": "Logon", "process": {"pid": 676, "thread": {"id": 720}}, "event_data": data,
+            },
+        }  # fmt: skip
+        yield json.dumps(document, separators=(",", ":")).encode() + b"\n"
+
+
+def _windows_event(talk: Talk, draw: random.Random, number: int) -> tuple[str, str, dict[str, str]]:
+    user = {
+        "SubjectUserName": _word(draw),
+        "SubjectDomainName": "EXAMPLE",
+        "SubjectUserSid": "S-1-5-21-1-2-3-500",
+        "SubjectLogonId": "0x3e7",
+    }
+    image = f"C:\\Program Files\\{_word(draw)}\\{_word(draw)}.exe"
+    sysmon = {
+        "UtcTime": "2026-11-25 07:44:23.111",
+        "ProcessGuid": f"{{{number:032x}}}",
+        "ProcessId": str(number),
+        "Image": image,
+        "User": f"EXAMPLE\\{_word(draw)}",
+    }
+    logon = {
+        "TargetUserName": _word(draw), "TargetDomainName": "EXAMPLE", "TargetUserSid": "S-1-5-21-1-2-3-1104", "LogonType": "3", "LogonProcessName": "NtLmSsp ",
+        "AuthenticationPackageName": "NTLM", "WorkstationName": "WS9", "ProcessId": "0x0", "ProcessName": "-", "IpAddress": talk.source, "IpPort": str(talk.source_port),
+    }  # fmt: skip
+    started = {
+        **sysmon, "CommandLine": f'"{image}" -k {number}', "ParentImage": "C:\\Windows\\explorer.exe", "ParentProcessId": "812", "IntegrityLevel": "High",
+        "Company": "Example", "Product": _word(draw), "OriginalFileName": "a.exe", "Hashes": f"SHA256={number:064X},IMPHASH={number:032X}",
+    }  # fmt: skip
+    ends = {
+        "SourceIp": talk.source,
+        "SourcePort": str(talk.source_port),
+        "DestinationIp": talk.destination,
+        "DestinationPort": str(talk.destination_port),
+    }
+    audit, watcher = "Microsoft-Windows-Security-Auditing", "Microsoft-Windows-Sysmon"
+    return draw.choice((
+        (audit, "4624", {**user, **logon}),
+        (audit, "4634", {name: logon[name] for name in ("TargetUserName", "TargetDomainName", "TargetUserSid", "LogonType")}),
+        (audit, "4688", {**user, "NewProcessId": hex(number), "NewProcessName": image, "ProcessId": "0x2f4", "CommandLine": image}),
+        (watcher, "1", started),
+        (watcher, "3", {**sysmon, **ends, "Protocol": "tcp", "Initiated": "true"}),
+    ))  # fmt: skip
+
+
 def _message(talk: Talk, draw: random.Random) -> tuple[str, str]:
     if draw.random() < 0.2:
         word, method = draw.choice((("Accepted", "publickey"), ("Failed", "password")))
@@ -348,39 +389,3 @@ def _message(talk: Talk, draw: random.Random) -> tuple[str, str]:
         ("dhcpd", f"DHCPACK on {talk.source} to 52:54:00:12:34:56 via vlan{draw.randrange(4_000)}"),
         ("kernel", f"[{draw.randrange(10**6)}.{draw.randrange(10**6)}] nfs: server {_word(draw)} OK"),
     ))  # fmt: skip
-
-
-def yara_rules(count: int) -> Iterator[bytes]:
-    """Rules of three kinds: one word without regard to case, a word or an expression, and two words of three."""
-    for number in range(count):
-        one, two, three = _marks(number)
-        strings, condition = (
-            (f'$a = "{one}" nocase', "$a"),
-            (f'$a = "{one}" $b = /{two}[a-z0-9]{{1,8}}\\.(php|jsp|aspx)/', "any of them"),
-            (f'$a = "{one}" $b = "{two}" wide ascii $c = "{three}"', "2 of them"),
-        )[number % 3]
-        yield f"rule r{number} {{ strings: {strings} condition: {condition} }}\n".encode()
-
-
-def _marks(number: int) -> tuple[str, str, str]:
-    """Words of a rule, which no request has by chance."""
-    draw = random.Random(SEED + number)
-    one, two, three = ("".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(8, 14))) for _ in range(3))
-    return f"{one}{number}", two, three
-
-
-def requests(lines: int) -> Iterator[bytes]:
-    """Lines of a web server's log with long queries and agents; every two hundredth has the words of a rule."""
-    draw = random.Random(SEED)
-    for number in range(lines):
-        path = "/".join(_word(draw) for _ in range(4))
-        query = "&".join(f"{_word(draw)}={draw.randrange(10**6)}" for _ in range(8))
-        if draw.random() < HIT_SHARE:
-            query = f"{'-'.join(_marks(draw.randrange(YARA_RULES)))}&{query}"
-        start = f"10.{draw.randrange(60)}.{draw.randrange(64)}.{draw.randrange(250)} - - [25/Nov/2026:07:44:{number % 60:02}] "
-        line = f'{start}"GET /{path}?{query} HTTP/1.1" 200 {draw.randrange(10**5)} "Mozilla/5.0 (X11; Linux x86_64) Gecko/2010 '
-        yield f"{line:x<{REQUEST_BYTES - 1}}".encode()[: REQUEST_BYTES - 1] + b'"\n'
-
-
-if __name__ == "__main__":
-    write(Path(sys.argv[1]), QUICK if "--quick" in sys.argv else FULL)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -13,8 +15,10 @@ import yara
 
 from bench import reference
 from bench.columnar import COLLECTOR, IDENTITY, Chain, Feed, byte_blocks, line_blocks
+from collectors.netflow import RECEIVE_BUFFER_BYTES
 from collectors.pcap import FILE_HEADER_BYTES, PcapFramer
 from collectors.tail import CHUNK_BYTES
+from collectors.udp import UdpShell
 from ringfence import codec, topology
 from ringfence.batch import Batch, EventClass
 from ringfence.segments import SegmentMap
@@ -25,6 +29,9 @@ DATAGRAMS = 333  # about 10,000 records
 PCAP_BLOCK_BYTES = 3 << 19  # about 10,000 packets
 WORKER_LAPS = 20
 LOOK_UPS = 200_000
+SETS_BLOCK_BYTES = 420 << 10  # about 10,000 records
+FORMATS = {"v5": "netflow-v5", "v9": "netflow-v9", "ipfix": "ipfix"}
+OFFERED = 1_000_000
 
 Work = Callable[[], tuple[int, dict[str, int]]]
 """Does the work once; returns how many events that were, and the verdicts or classes that it counted."""
@@ -91,8 +98,58 @@ def _pflog_decode_only(folder: Path) -> Work:
     return work
 
 
-def _syslog(folder: Path) -> Work:
-    return partial(_once, Chain("syslog", folder, 5_000), line_blocks(folder / "syslog.log", 5_000), _rows_only)
+def _lines(collector: str, file: str, format_name: str, folder: Path) -> Work:
+    return partial(_once, Chain(collector, folder, 5_000, format_name), line_blocks(folder / file, 5_000), _rows_only)
+
+
+def _sets(version: str, folder: Path) -> Work:
+    """Datagrams of 24 records and a template now and then, cut at datagrams: some 10,000 records a block."""
+    path = folder / f"netflow.{version}"
+    return partial(_once, Chain("netflow", folder, 10_000, FORMATS[version]), byte_blocks(path, SETS_BLOCK_BYTES), _rows_only)
+
+
+def _from_the_socket(version: str, offered: int, folder: Path) -> Work:
+    """Receive what another process sends over loopback, decode and seal; events are those that came, `lost` what did not.
+
+    Only this process's CPU is counted, that of the kernel on its behalf included. `offered` is records a second, 0 as fast
+    as one sender can.
+    """
+    chain = Chain("netflow", folder, 10_000, FORMATS[version])
+    path = folder / f"netflow.{version}"
+
+    def work() -> tuple[int, dict[str, int]]:
+        chain.restart()
+        return asyncio.run(_receive(chain, path, version, offered))
+
+    return work
+
+
+async def _receive(chain: Chain, path: Path, version: str, offered: int) -> tuple[int, dict[str, int]]:
+    shell = UdpShell("127.0.0.1", 0, RECEIVE_BUFFER_BYTES)
+    await shell.open(b"")
+    command = [sys.executable, "-m", "bench.sender", str(shell.port), str(path), version, str(offered)]
+    sender = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    rows = datagrams = dropped = 0
+    try:
+        while True:
+            delivery = await shell.read()
+            dropped += delivery.shed.get("kernel_drops", 0)
+            decoded = chain.decoder.feed(delivery.frames)
+            datagrams += decoded.taken
+            chain.batcher.add(decoded.rows, 0.0)
+            if chain.batcher.due(0.0):
+                rows += sum(batch.frame.height for batch in chain.take())
+            if decoded.problems:
+                break  # the sender's last datagram is none
+    finally:
+        await shell.close()
+    said, _ = await sender.communicate()
+    rows += sum(batch.frame.height for batch in chain.take())
+    return rows, {"lost": int(said) - datagrams}
+
+
+def _beats(folder: Path) -> Work:
+    return partial(_once, Chain("beats", folder, 5_000), line_blocks(folder / "beats.ndjson", 1_000), _rows_only)
 
 
 def _worker(folder: Path) -> Work:
@@ -259,7 +316,20 @@ MEASUREMENTS: Mapping[str, Prepare] = {
     "pflog decode": _pflog_decode_only,
     "pflog cut + decode": partial(_pflog, _rows_only),
     "pflog + segments + boundaries": partial(_pflog, _judged),
-    "syslog decode": _syslog,
+    "beats decode": _beats,
+    "netflow v9 decode": partial(_sets, "v9"),
+    "IPFIX decode": partial(_sets, "ipfix"),
+    "netflow v5 from the socket": partial(_from_the_socket, "v5", 0),
+    "netflow v5 from the socket, 1 M/s offered": partial(_from_the_socket, "v5", OFFERED),
+    "netflow v9 from the socket, 1 M/s offered": partial(_from_the_socket, "v9", OFFERED),
+    "IPFIX from the socket, 1 M/s offered": partial(_from_the_socket, "ipfix", OFFERED),
+    "syslog decode": partial(_lines, "syslog", "syslog.log", "syslog"),
+    "zeek json decode": partial(_lines, "zeek", "zeek.json", "zeek-json"),
+    "zeek tsv decode": partial(_lines, "zeek", "zeek.log", "zeek-tsv"),
+    "filterlog decode": partial(_lines, "filterlog", "filterlog.log", "filterlog"),
+    "netfilter decode": partial(_lines, "netfilter", "netfilter.log", "netfilter"),
+    "pflog-text decode": partial(_lines, "pflog_text", "pflog.txt", "pflog-text"),
+    "hubble decode": partial(_lines, "hubble", "hubble.json", "hubble"),
     "yara, 500 rules": _yara,
     "block encode": _encode,
     "block decode": _decode,

@@ -399,6 +399,7 @@ class PacketJudge:
 
     def __init__(self, topology: Topology) -> None:
         self._segments, self._intents = Segments(topology), Intents(topology)
+        self._first: dict[tuple[Any, ...], bool] = {}
 
     def flows(self, records: Iterator[Event], verdicts: Counter[str]) -> None:
         """NetFlow v5: no answer is ever seen, so ports and flags say who began and whether it was heard."""
@@ -410,7 +411,15 @@ class PacketJudge:
             going_on = flags & (_SYN | _ACK) == _ACK and flags & _PSH and record["source.packets"] >= 3
             refused = is_tcp and reply and flags & (_RST | _SYN | _PSH | _FIN) == _RST
             passed = (reply or (is_tcp and (opened or going_on))) and not refused
-            self._judge(record, reply, "passed" if passed else "unknown", verdicts)
+            if self._is_new(record, reply, bool(passed)):
+                self._judge(record, reply, "passed" if passed else "unknown", verdicts)
+
+    def _is_new(self, record: Event, reply: bool, passed: bool) -> bool:
+        """Whether this direction of the exporter was the first to tell of the crossing, or tells of it again."""
+        protocol, sport, dport, _ = (record[name] for name in _ONE_WAY)
+        source, destination = record["source.ip"], record["destination.ip"]
+        ends = (destination, source, dport, sport) if reply else (source, destination, sport, dport)
+        return self._first.setdefault((*ends, protocol, passed), reply) == reply
 
     def packets(self, records: Iterator[Event], verdicts: Counter[str]) -> None:
         """pflog: pf says itself what it did."""

@@ -1,9 +1,11 @@
-"""What programs say about logins, accounts and privileges: sshd, sudo, su, doas, login, PAM and the account tools.
+"""What programs say about logins, accounts and privileges: sshd, sudo, su, doas, login, PAM, the account tools and iked.
 
 One table: the forms of each program, compiled to one regular expression, each with its action and outcome. `user` is who
-acts, or whose login it is; `target` the account that it is done to or as. What matches no form is for others to read.
+acts, or whose login it is (of iked the peer's id); `target` the account that it is done to or as. What matches no form is
+for others to read.
 
-A name or a folder may hold anything, even the rest of such a message. Of sshd the last address is the peer's. In the
+A name or a folder may hold anything, even the rest of such a message. Of sshd the last address is the peer's, but in what
+it says of a key offered for an account that exists, where the id of a certificate follows: there it is the first. In the
 lines of sudo and doas a crafted folder or argument can hide the command from these fields, never from the message.
 
 Not supported: messages in other languages, the second line that su, useradd and usermod write for the shadow files, PAM
@@ -16,9 +18,11 @@ pam_unix(sshd:auth): authentication failure; logname= uid=0 euid=0 tty=ssh ruser
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from collectors.message_forms import Form, Reader, Values, end_columns, present, reader
+from ringfence.addresses import AddressCache
 
 
 class Said(NamedTuple):
@@ -35,15 +39,9 @@ class Said(NamedTuple):
     terminal: str | None = None
     address: str | None = None
     port: str | None = None
-
-
-class Form(NamedTuple):
-    """One form of message: groups are named as the fields of Said that they fill, `fixed` gives others."""
-
-    pattern: str
-    action: str
-    outcome: str = "success"
-    fixed: Mapping[str, str] = {}
+    key: str | None = None
+    certificate: str | None = None
+    application: str | None = None
 
 
 def _named(name: str, what: str = ".{1,256}") -> str:
@@ -55,8 +53,23 @@ _PREAUTH = r"(?: \[preauth\])?"
 _PAM_FAILURE = (
     r"logname=\S* uid=\d+ euid=\d+ tty=(?P<terminal>\S*) ruser=(?P<user>\S*) rhost=(?P<address>\S*) *(?:user=(?P<target>.*))?"
 )
-# OpenSSH auth.c, auth-pam.c and packet.c
+_KEY = r"[A-Z0-9-]{2,16} (?P<key>(?:SHA256|SHA1|MD5|SHA512):[!-~]{8,128})"
+_CERTIFICATE = r"(?: ID (?P<certificate>.{0,512}) \(serial \d{1,20}\) CA [A-Z0-9-]{2,16} [!-~]{8,128})?"
+# OpenSSH auth.c, auth2.c, auth-pam.c, packet.c, session.c, sshd.c, sshd-session.c and srclimit.c
 _SSHD = (
+    Form(
+        rf"Accepted (?P<method>publickey|hostbased) for (?P<user>[^\s]{{1,100}}) from {_PEER} ssh2: {_KEY}{_CERTIFICATE}(?:, .*)?",
+        "ssh-login",
+    ),
+    Form(
+        rf"Failed (?P<method>publickey|hostbased) for (?P<user>[^\s]{{1,100}}) from {_PEER} ssh2: {_KEY}{_CERTIFICATE}(?:, .*)?{_PREAUTH}",
+        "ssh-login",
+        "failure",
+    ),
+    Form(
+        rf"Partial (?P<method>[!-~]{{1,64}}) for (?P<user>.*) from {_PEER} ssh2(?:: {_KEY}{_CERTIFICATE}.*|{_PREAUTH})",
+        "ssh-login-partial",
+    ),
     Form(rf"Accepted (?P<method>[!-~]{{1,64}}) for (?P<user>.*) from {_PEER}(?: ssh2)?(?:: .*|{_PREAUTH})", "ssh-login"),
     Form(
         rf"Failed (?P<method>[!-~]{{1,64}}) for (?:(?P<reason>invalid user) )?(?P<user>.*) from {_PEER}(?: ssh2)?(?:: .*|{_PREAUTH})",
@@ -84,6 +97,60 @@ _SSHD = (
     ),
     Form(
         r"User (?P<user>.{1,256}) from (?P<address>\S{1,256}) not allowed because (?P<reason>.*)", "ssh-not-allowed", "failure"
+    ),
+    Form(r"User (?P<user>.{1,256}) not allowed because (?P<reason>.*)", "ssh-not-allowed", "failure"),
+    Form(
+        rf"(?:fatal: )?Access denied for user (?P<user>.*) by (?P<reason>PAM account configuration){_PREAUTH}",
+        "ssh-not-allowed",
+        "failure",
+    ),
+    Form(rf"Authentication refused: (?P<reason>bad ownership or modes for .*?){_PREAUTH}", "ssh-not-allowed", "failure"),
+    Form(
+        rf"(?:error: )?Authentication key {_KEY} (?P<reason>revoked) by file .*?{_PREAUTH}",
+        "ssh-key-refused",
+        "failure",
+    ),
+    Form(rf"(?:error: )?Certificate invalid: (?P<reason>.*?){_PREAUTH}", "ssh-key-refused", "failure"),
+    Form(
+        rf"(?:fatal: )?(?P<reason>Timeout before authentication) for {_PEER}",
+        "ssh-timeout",
+        "failure",
+    ),
+    Form(
+        r"(?P<reason>Timeout before authentication) for connection from (?P<address>[0-9A-Fa-f:.]{2,45}) to .*",
+        "ssh-timeout",
+        "failure",
+    ),
+    Form(
+        rf"(?:fatal: )?Unable to negotiate with {_PEER}: (?P<reason>.*?){_PREAUTH}",
+        "ssh-negotiation",
+        "failure",
+    ),
+    Form(rf"(?:error: )?banner exchange: Connection from {_PEER}: (?P<reason>.*)", "ssh-negotiation", "failure"),
+    Form(
+        r"drop connection #\d{1,10} from \[(?P<address>[0-9A-Fa-f:.]{2,45})\]:(?P<port>\d{1,5}) on \[[^\]]{2,64}\]:\d{1,5} (?P<reason>.*)",
+        "ssh-dropped",
+        "failure",
+    ),
+    Form(
+        r"srclimit_penalise: ipv[46]: new (?P<address>[0-9A-Fa-f:.]{2,45})/\d{1,3} (?:active|deferred) penalty of [\d.]{1,16} seconds for (?P<reason>.*)",
+        "ssh-penalty",
+        "failure",
+    ),
+    Form(
+        r"srclimit_penalise: (?P<address>[0-9A-Fa-f:.]{2,45})/\d{1,3}: activating ipv[46] penalty of [\d.]{1,16} seconds for (?P<reason>.*)",
+        "ssh-penalty",
+        "failure",
+    ),
+    Form(
+        rf"Starting session: (?:\S{{1,64}}|subsystem '[^']{{1,64}}'|forced-command .{{0,512}})(?: on (?P<terminal>\S{{1,64}}))? for (?P<user>.*) from {_PEER} id \d{{1,10}}",
+        "ssh-session-started",
+    ),
+    Form(rf"Close session: user (?P<user>.*) from {_PEER} id \d{{1,10}}", "ssh-session-closed"),
+    Form(
+        r"error: PAM: (?P<reason>.{1,256}?) for (?:illegal user )?(?P<user>.{0,256}) from (?P<address>\S{1,256})",
+        "authentication",
+        "failure",
     ),
     Form(
         rf"(?P<reason>ROOT LOGIN REFUSED) FROM (?P<address>\S{{1,256}})(?: port (?P<port>\d{{1,5}}))?{_PREAUTH}",
@@ -168,6 +235,36 @@ _GPASSWD = (
     Form(r"user (?P<target>\S+) removed by (?P<user>\S+) from group (?P<group>\S+)", "group-member-removed"),
 )
 _PASSWD = (Form(r"password for '(?P<target>[^']{1,256})' changed by '(?P<user>[^']{1,256})'", "password-changed"),)
+# OpenBSD sbin/iked/ikev2.c, policy.c, eap.c
+_SPI = r"(?:spi=0x[0-9a-f]{1,16}: )?"
+_IKE_PEER = r"(?P<address>[0-9A-Fa-f:.]{2,45}?)(?::(?P<port>\d{1,5}))?"
+_IKED = (
+    Form(
+        rf"{_SPI}established peer {_IKE_PEER}\[(?P<user>[^\]]{{0,512}})\] local \S{{1,64}}\[[^\]]{{0,512}}\](?: assigned \S{{1,256}})? policy '.*",
+        "ike-established",
+    ),
+    Form(
+        rf"{_SPI}(?:\w{{1,64}}: )?(?P<reason>authentication failed) for (?P<user>\S{{1,512}})",
+        "ike-authentication",
+        "failure",
+    ),
+    Form(rf"{_SPI}(?:\w{{1,64}}: )?'(?P<user>[^']{{1,256}})' authenticated", "ike-authentication", fixed={"method": "eap"}),
+    Form(
+        rf"{_SPI}(?:\w{{1,64}}: )?'(?P<user>[^']{{1,256}})' (?P<reason>authentication failed)",
+        "ike-authentication",
+        "failure",
+        {"method": "eap"},
+    ),
+    Form(
+        rf"{_SPI}(?:\w{{1,64}}: )?(?P<reason>AUTHENTICATION_FAILED|authentication failed notification from peer|EAP failed|IKE_AUTH failed"
+        r"|SA_INIT timeout|SA_INIT response failed|no proposal chosen \((?:IKE|CHILD) SA\))(?:, closing SA)?",
+        "ike-authentication",
+        "failure",
+    ),
+    Form(
+        rf"{_SPI}sa_state: [A-Z_]{{2,16}} -> (?P<reason>CLOSED|CLOSING) from {_IKE_PEER} to \S{{1,64}} policy '.*", "ike-closed"
+    ),
+)
 # Linux-PAM modules/pam_unix
 _PAM_UNIX = (
     Form(
@@ -194,35 +291,20 @@ _FORMS: Mapping[str, Sequence[Form]] = {
     "chsh": _CHANGED,
     "chfn": _CHANGED,
     "chage": _CHANGED,
+    "iked": _IKED,
 }
-_NAME = re.compile(r"\(\?P<([a-z]+)>")
 _FIELDS = Said._fields[2:]
 
 
-def _reader(forms: Sequence[Form]) -> Callable[[str], Said | None]:
-    """A function that matches all forms at once; group names get the number of their form, since they must differ."""
-    numbered = [_NAME.sub(rf"(?P<\g<1>{number}>", form.pattern) for number, form in enumerate(forms)]
-    parts = [f"(?P<form{number}>{part})" for number, part in enumerate(numbered)]
-    pattern = re.compile(rf"(?:(?!)())?(?:{'|'.join(parts)})\Z", re.ASCII)  # group 1 never matches: fields that a form lacks
-    match, places = pattern.match, pattern.groupindex
-    known = {
-        places[f"form{number}"]: (
-            form,
-            tuple(places.get(f"{field}{number}", 1) for field in _FIELDS),
-            _PEER not in form.pattern,
-        )
-        for number, form in enumerate(forms)
+def _reader(forms: Sequence[Form]) -> Reader:
+    find = reader(forms, _FIELDS)
+    plain = {form.action for form in forms if _PEER in form.pattern} - {
+        form.action for form in forms if _PEER not in form.pattern
     }
 
-    def read(message: str) -> Said | None:
-        found = match(message)
-        if found is None:
-            return None
-        form, groups, loose = known[found.lastindex or 0]
-        said = Said(form.action, form.outcome, *found.group(*groups))
-        if form.fixed:
-            said = said._replace(**form.fixed)
-        return _by_whom(said) if loose else said
+    def read(message: str) -> Values | None:
+        values = find(message)
+        return values if values is None or values[0] in plain else _by_whom(Said._make(values))
 
     return read
 
@@ -236,13 +318,42 @@ def _by_whom(said: Said) -> Said:
     return said._replace(user=user, target=target, address=address, terminal=said.terminal or None)
 
 
-_READERS = {program: _reader(forms) for program, forms in _FORMS.items()}
-_PAM = _reader(_PAM_UNIX)
+READERS: Mapping[str, Reader] = {program: _reader(forms) for program, forms in _FORMS.items()}
+"""What each program's messages are read with."""
+PAM_PREFIX = "pam_unix("
+"""How the messages of pam_unix begin, whatever program it is loaded by."""
+read_pam = _reader(_PAM_UNIX)
 
 
 def read(program: str | None, message: str) -> Said | None:
     """What a program says about a login, an account or a privilege; None when it speaks of something else."""
-    if message.startswith("pam_unix("):
-        return _PAM(message)
-    reader = _READERS.get(program or "")
-    return None if reader is None else reader(message)
+    find = read_pam if message.startswith(PAM_PREFIX) else READERS.get(program or "")
+    values = None if find is None else find(message)
+    return None if values is None else Said._make(values)
+
+
+def columns(rows: Sequence[Values], addresses: AddressCache) -> dict[str, Any]:
+    """The columns of class auth of what messages say."""
+    action, outcome, reason, method, user, target, group, command, terminal, address, port, key, certificate, application = zip(
+        *rows, strict=True
+    )
+    later = {
+        "user.target.name": target,
+        "group.name": group,
+        "process.command_line": command,
+        "ringfence.auth.terminal": terminal,
+        "ringfence.auth.key": key,
+        "ringfence.auth.certificate": certificate,
+        "ringfence.auth.application": application,
+    }
+    return (
+        present(later)
+        | end_columns("source", address, port, addresses)
+        | {
+            "event.action": action,
+            "event.outcome": outcome,
+            "event.reason": reason,
+            "ringfence.auth.method": method,
+            "user.name": user,
+        }
+    )

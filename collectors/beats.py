@@ -18,35 +18,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any
 
 import msgspec
-import numpy as np
-import polars as pl
-from msgspec.structs import fields
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from collectors import windows
-from collectors.kafka_topic import KafkaTopic, KafkaTopicShell, require_one
+from collectors.json_documents import TIME, Gathered, Reader, Rows, first_set, read, reader_of, texts_of, value_of
+from collectors.kafka_topic import FileOrTopic
 from collectors.lines import Continuations, LineFramer
-from collectors.records import MAX_INT, TRANSPORTS, LineBlock, integers, without
-from collectors.tail import TailShell
+from collectors.records import TRANSPORTS, LineBlock
 from collectors.windows import UNKNOWN, Meaning
-from ringfence import timestamps
-from ringfence.addresses import AddressCache
-from ringfence.batch import Decoded, EventClass, Frames, ProblemCode
-from ringfence.component import BuildContext, Collector, Format, Shell, Status
-from ringfence.jsonlines import REFUSALS, decode_lines, explain, locate
-from ringfence.projection import columns_of, struct_for
-from ringfence.schema import BY_NAME, build_frame, frame_schema
-from ringfence.yamlfile import ConfigPath
+from ringfence.batch import Decoded, EventClass, Frames
+from ringfence.component import BuildContext, Collector, Format, Status
+from ringfence.jsonlines import decode_lines
+from ringfence.projection import columns_of
 
 CHUNK_LINES = 512
-MAX_PORT = 65_535
 
-_PORTS = ("source.port", "destination.port")
-_NUMBERS = (*_PORTS, "source.bytes", "source.packets", "destination.bytes", "destination.packets", "file.size")
+_NUMBERS = (
+    "source.port",
+    "destination.port",
+    "source.bytes",
+    "source.packets",
+    "destination.bytes",
+    "destination.packets",
+    "file.size",
+)
 _NUMBERS_OF_PROCESSES = ("process.pid", "process.exit_code", "process.parent.pid")
 _SAME = (
     "destination.domain", "destination.ip", "dll.code_signature.status", "dll.hash.sha256", "dll.path", "dll.pe.original_file_name",
@@ -72,40 +69,31 @@ _TEXTS = (
 )
 _CODES = ("event.code", "winlog.event_id", "winlog.record_id")
 _LISTS = ("event.category", "registry.data.strings")
-_TIME, _EVENT_DATA = "@timestamp", "winlog.event_data"
+_EVENT_DATA = "winlog.event_data"
 _NULL = msgspec.Raw(b"null")
 _LINE_FEED = b"\\n"
 
 
-class _Reader(NamedTuple):
-    decoder: msgspec.json.Decoder[Any]
-    struct: type[msgspec.Struct]
-
-
 @cache
-def _documents() -> _Reader:
+def _documents() -> Reader:
     """How a document is read; `event_data` is left for the reader of its event."""
     kinds: dict[str, Any] = dict.fromkeys((*_SAME, *_TEXTS), str) | dict.fromkeys((*_NUMBERS, *_NUMBERS_OF_PROCESSES), int)
     kinds |= dict.fromkeys(_CODES, str | int) | dict.fromkeys(_LISTS, list[str] | str)
     kinds |= {"dll.code_signature.exists": bool, _EVENT_DATA: msgspec.Raw, "message": msgspec.Raw}
-    struct = struct_for("document", kinds.items())
-    return _Reader(msgspec.json.Decoder(struct), struct)
+    return reader_of("document", kinds.items())
 
 
 @cache
-def _event_data(fields_of: tuple[str, ...]) -> _Reader:
+def _event_data(fields_of: tuple[str, ...]) -> Reader:
     """How the fields of one kind of event are read."""
-    struct = struct_for("event_data", [(name, str) for name in fields_of])
-    return _Reader(msgspec.json.Decoder(struct), struct)
+    return reader_of("event_data", [(name, str) for name in fields_of])
 
 
 class BeatsDecoder:
     """Decoder of documents. `observer` names the sensor instead of the host that a document is about."""
 
     def __init__(self, observer: str | None = None, keep_original: bool = True) -> None:
-        self._observer = observer
-        self._keep_original = keep_original
-        self._addresses = AddressCache()
+        self._rows = Rows(observer, keep_original)
         self._continuations = Continuations()
 
     def feed(self, frames: Frames) -> Decoded:
@@ -114,15 +102,12 @@ class BeatsDecoder:
         gathered: dict[EventClass, Gathered] = {}
         for start in range(0, len(block.lines), CHUNK_LINES):
             self._chunk(block, start, gathered)
-        parts = {event_class: [self._frame(block, event_class, rows)] for event_class, rows in gathered.items()}
-        return block.decoded({event_class: [frame] for event_class, (frame,) in parts.items() if frame.height})
+        return block.decoded(self._rows.frames(block, gathered))
 
     def _chunk(self, block: LineBlock, start: int, gathered: dict[EventClass, Gathered]) -> None:
         """Decode some documents and copy their fields into columns, those of one kind of event together."""
         documents = _documents()
-        structs, refused = decode_lines(documents.decoder, block.lines[start : start + CHUNK_LINES])
-        for index in refused:
-            structs[index] = _second_look(block, start + index)
+        structs = read(block, documents, start, start + CHUNK_LINES)
         groups: dict[tuple[str | None, Any], tuple[list[Any], list[int]]] = {}
         for row, document in enumerate(structs, start):
             if document is None:
@@ -142,87 +127,6 @@ class BeatsDecoder:
                 meaning = windows.meaning_of(provider, str(event_id))
                 gathered.setdefault(meaning.event_class, Gathered()).take(_event(found, meaning, len(rows)), rows)
 
-    def _frame(self, block: LineBlock, event_class: EventClass, gathered: Gathered) -> pl.DataFrame:
-        """The rows of one class; a document without any time is refused."""
-        rows = np.array(gathered.rows, np.int64)
-        found = gathered.columns()
-        columns = block.origin_columns(rows, self._keep_original or event_class is EventClass.GENERIC, False)
-        times, absent = timestamps.parse([*map(_six_digits, found.pop(_TIME, [None] * len(rows)))])
-        received = block.frames.received_us[rows]
-        times[absent] = received[absent]
-        columns[_TIME] = times
-        columns |= typed_columns(event_class, found, self._addresses)
-        if self._observer is not None:
-            columns["observer.name"] = [self._observer] * len(rows)
-        elif "host.name" in found:
-            columns["observer.name"] = columns["host.name"]
-        timeless = absent[received[absent] == 0].tolist()
-        for index in timeless:
-            detail = "there is no @timestamp and the time of arrival is not known"
-            row = int(rows[index])
-            block.refuse(ProblemCode.WRONG_TYPE, detail, row, locate(block.lines[row], "$.@timestamp"), "$.@timestamp")
-        return without(build_frame(event_class, columns), dict.fromkeys(timeless))
-
-
-class Gathered:
-    """The columns of all rows of one class in a block, and the lines that they came from."""
-
-    def __init__(self) -> None:
-        self.rows: list[int] = []
-        self._columns: dict[str, list[Any]] = {}
-
-    def take(self, columns: Mapping[str, Sequence[Any]], rows: Sequence[int]) -> None:
-        """Add rows; a column that they lack is null in them."""
-        before = len(self.rows)
-        for name, values in columns.items():
-            column = self._columns.setdefault(name, [])
-            if len(column) < before:
-                column += [None] * (before - len(column))
-            column += values
-        self.rows += rows
-
-    def columns(self) -> dict[str, list[Any]]:
-        """Every column, as long as there are rows."""
-        count = len(self.rows)
-        for column in self._columns.values():
-            column += [None] * (count - len(column))
-        return self._columns
-
-
-def typed_columns(event_class: EventClass, found: Mapping[str, Sequence[Any]], addresses: AddressCache) -> dict[str, Any]:
-    """Values of columns of a class by their types; what has no place in its column is left out, and so is what the class lacks."""
-    schema = frame_schema(event_class)
-    columns: dict[str, Any] = {}
-    for name, values in found.items():
-        column = BY_NAME[name]
-        if name not in schema:
-            continue
-        if column.render == "ipv4":
-            parsed = addresses.column(values)
-            columns[name] = parsed.v4
-            if parsed.v6 is not None:
-                columns[f"{name}6"] = parsed.v6
-        elif column.render == "time":
-            times, absent = timestamps.parse([*map(_six_digits, values)])
-            columns[name] = pl.Series(times).scatter(absent.tolist(), None)
-        elif column.dtype.is_integer():
-            columns[name] = integers(values, *_RANGES.get(name, (-MAX_INT, MAX_INT)), name, {})
-        else:
-            columns[name] = values
-    return columns
-
-
-_RANGES = dict.fromkeys(_PORTS, (0, MAX_PORT)) | {"network.iana_number": (0, 255)}
-
-
-def _six_digits(text: str | None) -> str | None:
-    """A time of Beats, of 3, 7 or 9 decimals and `Z`, in the form that is read fastest."""
-    if text is None or text[-1:] != "Z":
-        return text
-    if len(text) == 24:
-        return text[:23] + "000+0000"
-    return text[:26] + "+0000" if len(text) > 27 else text
-
 
 def _event(found: Mapping[str, Sequence[Any]], meaning: Meaning, count: int) -> dict[str, Any]:
     """The columns of Windows events of one meaning."""
@@ -238,7 +142,7 @@ def _event(found: Mapping[str, Sequence[Any]], meaning: Meaning, count: int) -> 
     if "winlog.record_id" in found:
         own["winlog.record_id"] = [None if record is None else str(record) for record in found["winlog.record_id"]]
     if "winlog.computer_name" in found:
-        own["host.name"] = _first(own.get("host.name"), found["winlog.computer_name"])
+        own["host.name"] = first_set(own.get("host.name"), found["winlog.computer_name"])
     if meaning.event_class is EventClass.GENERIC:
         own["ringfence.generic.type"] = [
             f"{provider or 'windows'}/{code}"
@@ -248,7 +152,7 @@ def _event(found: Mapping[str, Sequence[Any]], meaning: Meaning, count: int) -> 
         return own
     made = windows.columns_of(meaning, _fields_of(raws, meaning.reads, count), count)
     for name, values in made.items():
-        own[name] = values if name == "event.action" else _first(own.get(name), values)
+        own[name] = values if name == "event.action" else first_set(own.get(name), values)
     return own
 
 
@@ -256,16 +160,8 @@ def _text(raw: Any) -> str | None:
     """A text, or the JSON of what is none."""
     if raw is None or raw == _NULL:
         return None
-    value = _value(raw)
+    value = value_of(raw)
     return value if isinstance(value, str) else str(raw, "utf-8")
-
-
-def _value(raw: Any) -> Any:
-    """What a piece of JSON says; None for a number that is too large, which only now is read."""
-    try:
-        return msgspec.json.decode(raw)
-    except REFUSALS:
-        return None
 
 
 def _first_line(raw: Any) -> str | None:
@@ -277,13 +173,6 @@ def _first_line(raw: Any) -> str | None:
     return text and text.partition("\n")[0].rstrip("\r")
 
 
-def _first(preferred: Sequence[Any] | None, other: Sequence[Any]) -> Sequence[Any]:
-    """Row by row the first value that is there."""
-    if preferred is None:
-        return other
-    return [value if value is not None else second for value, second in zip(preferred, other, strict=True)]
-
-
 def _fields_of(raws: Sequence[Any] | None, names: tuple[str, ...], count: int) -> dict[str, Sequence[Any]]:
     """Some fields of `event_data`, as texts."""
     if raws is None or not names:
@@ -291,22 +180,8 @@ def _fields_of(raws: Sequence[Any] | None, names: tuple[str, ...], count: int) -
     reader = _event_data(names)
     structs, refused = decode_lines(reader.decoder, [b"{}" if raw is None else raw for raw in raws])
     for index in refused:
-        structs[index] = _texts_of(raws[index], reader.struct)
+        structs[index] = texts_of(raws[index], reader.struct)
     return dict(zip(names, columns_of(structs, reader.struct).values(), strict=True))
-
-
-def _texts_of(raw: Any, struct: type[msgspec.Struct]) -> msgspec.Struct:
-    """The fields of an `event_data` whose values are not all texts."""
-    value = _value(raw)
-    members = value if isinstance(value, dict) else {}
-    there = ((name, members.get(key)) for name, key, *_ in _members(struct))
-    return struct(
-        **{
-            name: value if isinstance(value, str) else msgspec.json.encode(value).decode()
-            for name, value in there
-            if value is not None
-        }
-    )
 
 
 def _take_by_category(found: dict[str, Sequence[Any]], rows: list[int], gathered: dict[EventClass, Gathered]) -> None:
@@ -350,7 +225,7 @@ _OWN = frozenset((*_SAME, *_NUMBERS, *_NUMBERS_OF_PROCESSES, "event.start", "eve
 def _own_columns(found: Mapping[str, Sequence[Any]], count: int) -> dict[str, Any]:
     """The columns that the ECS fields of a document fill."""
     columns: dict[str, Any] = {name: values for name, values in found.items() if name in _OWN}
-    columns[_TIME] = found.get("_at_timestamp", [None] * count)
+    columns[TIME] = found.get("_at_timestamp", [None] * count)
     if "network.transport" in found:
         columns["network.iana_number"] = [TRANSPORTS[text] for text in found["network.transport"]]
     if "registry.data.strings" in found:
@@ -359,105 +234,28 @@ def _own_columns(found: Mapping[str, Sequence[Any]], count: int) -> dict[str, An
     return columns
 
 
-def _second_look(block: LineBlock, row: int) -> Any:
-    """A document that has a field of another type than expected, without that field; None for what is none."""
-    line = block.lines[row]
-    if not line.strip():
-        block.filtered["blank"] += row not in block.left_out
-        return None
-    documents = _documents()
-    try:
-        value = msgspec.json.decode(line)
-    except REFUSALS:
-        value = None
-    if not isinstance(value, dict):
-        block.refuse(*_explained(documents.decoder, line, row))
-        return None
-    return _without_misfits(value, documents.struct)
-
-
-def _explained(decoder: msgspec.json.Decoder[Any], line: bytes, row: int) -> tuple[ProblemCode, str, int, int, str | None]:
-    code, detail, offset, path = explain(decoder, line)
-    return code, detail, row, offset, path
-
-
-def _without_misfits(value: Mapping[str, Any], struct: type[msgspec.Struct]) -> Any:
-    """A Struct of what fits; a number where a text is expected is its text, and digits may stand for a number."""
-    members: dict[str, Any] = {}
-    for name, key, kind, inner in _members(struct):
-        member = value.get(key)
-        if member is None:
-            continue
-        if inner is not None:
-            if isinstance(member, dict):
-                members[name] = _without_misfits(member, inner)
-        elif kind is msgspec.Raw:
-            members[name] = msgspec.Raw(msgspec.json.encode(member))
-        elif isinstance(member, int | float) and kind == str | None:
-            members[name] = msgspec.json.encode(member).decode()
-        else:
-            try:
-                members[name] = msgspec.convert(member, kind, strict=False)
-            except msgspec.ValidationError:
-                continue
-    return struct(**members)
-
-
-@cache
-def _members(struct: type[msgspec.Struct]) -> tuple[tuple[str, str, Any, type[msgspec.Struct] | None], ...]:
-    """Name, key and type of each field, and the Struct that it holds, if it does."""
-    inner = [
-        next((kind for kind in get_args(field.type) if isinstance(kind, type) and issubclass(kind, msgspec.Struct)), None)
-        for field in fields(struct)
-    ]
-    return tuple((field.name, field.encode_name, field.type, kind) for field, kind in zip(fields(struct), inner, strict=True))
-
-
 def recognise(first: bytes) -> bool:
     """True when a file that begins so holds documents of a Beat."""
     line = next((line for line in first.split(b"\n", 20)[:20] if line.strip()), b"")
     return line.startswith(b"{") and b'"@timestamp"' in line and (b'"@metadata"' in line or b'"agent"' in line)
 
 
-class Settings(BaseModel):
-    """A file of documents, read once or followed across rotation, or a topic of Kafka."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    path: ConfigPath | None = Field(default=None, description="File to read.")
-    kafka: KafkaTopic | None = Field(default=None, description="Topic of Kafka to read; exactly one of path and kafka.")
-    follow: bool = Field(default=True, description="Go on reading as the file grows and is rotated; else stop at its end.")
-    observer: str | None = Field(default=None, description="Name of the sensor; the host of the document when not set.")
-    original: Literal["keep", "drop"] = Field(default="keep", description="Keep each document as event.original.")
-
-    @model_validator(mode="after")
-    def _check(self) -> Settings:
-        require_one(self, "path", "kafka")
-        return self
-
-
 class BeatsKind:
     """Entry point `beats`."""
 
-    settings = Settings
+    settings = FileOrTopic
     promise = "file, Kafka: every complete document once, across restarts and rotation by rename"
     status: Status = "experimental"
     sample = "windows: {type: beats, path: /var/log/winlogbeat/events.ndjson}"
     formats = (Format("beats", "JSON documents of Elastic Beats", LineFramer, lambda year: BeatsDecoder(), recognise, "beats"),)
 
-    def build(self, settings: Settings, context: BuildContext) -> Collector:
+    def build(self, settings: FileOrTopic, context: BuildContext) -> Collector:
         """Documents through the shell that their file or topic asks for."""
-        return Collector("beats", _shell(settings), BeatsDecoder(settings.observer, settings.original == "keep"))
+        return Collector("beats", settings.shell(), BeatsDecoder(settings.observer, settings.keeps_original))
 
-    def resources(self, settings: Settings) -> Sequence[str]:
+    def resources(self, settings: FileOrTopic) -> Sequence[str]:
         """A file or a topic may be read by one collector only."""
-        return (f"file {settings.path}",) if settings.kafka is None else settings.kafka.claims()
-
-
-def _shell(settings: Settings) -> Shell:
-    if settings.kafka is not None:
-        return KafkaTopicShell(settings.kafka)
-    return TailShell(Path(settings.path or ""), LineFramer, settings.follow)
+        return settings.claims()
 
 
 KIND = BeatsKind()

@@ -18,7 +18,7 @@ UNCUT_BYTES = 64 * 1024  # what a dead letter holds of a frame
 
 
 class DatagramFramer(ABC):
-    """The framer of the NetFlow and IPFIX versions: holds the unfinished datagram between two calls."""
+    """The framer of NetFlow, IPFIX and sFlow: holds the unfinished datagram between two calls."""
 
     head_bytes = 0
 

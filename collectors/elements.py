@@ -9,6 +9,7 @@ Readings that need saying:
   since FreeBSD's ng_netflow always sends zero. Without the IN fields they are the flow's own. In IPFIX they count the same
   packets once more, after the exporter.
 - An all-zero address of NAT, a VLAN id 0, an AS number 0 and a time 0 are absent.
+- ICMP type and code stand in the destination port where a template has no elements for them, except in that of pflow(4).
 - A flow is dropped when firewallEvent (233, of ASA's NSEL also 40005) is 3 or forwardingStatus (89) is 128 to 191.
 """
 
@@ -23,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from collectors import pflow
 from ringfence.addresses import MAPPED_PREFIX
 
 Bools = npt.NDArray[np.bool_]
@@ -93,6 +95,7 @@ class Layout:
         ]
         offsets = [part.offset for part in self.parts.values()]
         self.dtype = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": self.size})
+        self.is_pflow = not v9 and tuple((field.element, field.length) for field in fields) in pflow.TEMPLATES
         self.is_flow = any((0, element) in self.parts for pair in _ADDRESSES.values() for element in pair)
         self.has_sampler = any((0, element) in self.parts for element in _SAMPLER)
         self.has_options = any((0, element) in self.parts for element in (*_RATES, _INIT))
@@ -148,6 +151,7 @@ class _Fields:
         self._parts = layout.parts
         self._records = records
         self.v9 = layout.v9
+        self.is_pflow = layout.is_pflow
 
     def __len__(self) -> int:
         return len(self._records)
@@ -239,7 +243,8 @@ def option(layout: Layout, record: bytes) -> Option:
         if enterprise == 0 and part.length <= 8
     }
     sampler = next((found[element] for element in _SAMPLER if element in found), None)
-    return Option(sampler, _rate(found), found.get(_INIT) or None)
+    init_ms = found.get(_INIT, 0)
+    return Option(sampler, _rate(found), init_ms if 0 < init_ms <= _LAST_S * 1000 else None)
 
 
 def _rate(found: Mapping[int, int]) -> int | None:
@@ -264,17 +269,26 @@ def _sampling(fields: _Fields, made: Made) -> pl.Series:
 
 
 def _address(fields: _Fields, name: str, four: int, six: int) -> dict[str, pl.Series]:
-    """An address; IPv4-mapped ones count as IPv4. Where a template has both, the one that is not zero."""
+    """An address. Where a template has both, the one that is not zero."""
     v4, octets = fields.address(four), fields.octets(six, 16)
     if octets is None:
         return {} if v4 is None else {f"{name}.ip": pl.Series(v4.astype(np.uint32))}
+    every = np.ones(len(octets), np.bool_)
+    is6 = every if v4 is None else (v4 == 0) & octets.any(axis=1)
+    return address_columns(name, v4, octets, is6, every)
+
+
+def address_columns(
+    name: str, v4: Ints | None, octets: npt.NDArray[np.uint8], is6: Bools, known: Bools
+) -> dict[str, pl.Series]:
+    """The columns of an address that is of either kind. IPv4-mapped ones count as IPv4."""
     words = octets.view(">u4")
-    mapped = (octets.view(">u8")[:, 0] == 0) & (words[:, 2] == _MAPPED)
-    is6 = ~mapped if v4 is None else ~mapped & (v4 == 0) & octets.any(axis=1)
+    mapped = is6 & (octets.view(">u8")[:, 0] == 0) & (words[:, 2] == _MAPPED)
+    is6 = is6 & ~mapped
     found = {f"{name}.ip6": _only(_binary(octets), is6)}
     if v4 is not None or mapped.any():
         other = 0 if v4 is None else v4
-        found[f"{name}.ip"] = nullable(np.where(mapped, words[:, 3], other), ~is6, np.uint32)
+        found[f"{name}.ip"] = nullable(np.where(mapped, words[:, 3], other), known & ~is6, np.uint32)
     return found
 
 
@@ -360,7 +374,7 @@ def _flags(fields: _Fields, protocol: Ints | None) -> dict[str, pl.Series]:
 
 def _icmp(fields: _Fields, protocol: Ints | None) -> dict[str, pl.Series]:
     """Type and code: from elements of their own, joined in one, or where version 5 has them, in the destination port."""
-    if protocol is None:
+    if protocol is None or fields.is_pflow:
         return {}
     four, six = protocol == ICMP, protocol == ICMP6
     joined = fields.number(11) if fields.has(11) else np.zeros(len(protocol), np.int64)
@@ -485,13 +499,13 @@ def age_ms(uptime: npt.NDArray[np.uint32], moment: npt.NDArray[Any]) -> Ints:
     return np.where(age >= (1 << 32) - SKEW_MS, age - (1 << 32), age)
 
 
-def gather(data: bytes, dtype: np.dtype[np.void], at: Ints) -> Void:
+def gather(data: bytes, dtype: np.dtype[Any], at: Ints) -> npt.NDArray[Any]:
     """Copy one item from each of these unaligned places; what lies beyond the data reads as zeroes."""
     size = dtype.itemsize
     if len(at) and int(at.max()) + size > len(data):
         data += bytes(size)
     raw = np.ndarray((max(len(data) - size + 1, 0),), f"V{size}", data, strides=(1,))
-    items: Void = raw[at].view(dtype)
+    items: npt.NDArray[Any] = raw[at].view(dtype)
     return items
 
 

@@ -1,7 +1,7 @@
 """filterlog: what pf of pfSense and OPNsense logged, as comma-separated values, alone or behind a syslog header.
 
 Spec: sysutils/filterlog of pfSense and opnsense/filterlog of OPNsense (description.txt, filterlog.c, print-*.c); Netgate,
-Raw Filter Log Format. The syslog header is read by `collectors/syslog.py`, in all the forms that it takes, such as pfSense's
+Raw Filter Log Format. The syslog header is read by `collectors/syslog_message.py`, in all the forms that it takes, such as pfSense's
 without a hostname; lines of other programs are left out and counted.
 
     rule, subrule, anchor, tracker, interface, reason, action, direction, IP version, then
@@ -35,8 +35,9 @@ from pydantic import BaseModel
 
 from collectors.lines import Continuations, Lines, spread
 from collectors.pflog import NO_RULE, SHARED_ACTIONS, SHARED_REASONS
-from collectors.syslog import KIND as SYSLOG
-from collectors.syslog import SyslogConfig, SyslogFramer, read_message
+from collectors.rfc6587 import SyslogFramer
+from collectors.syslog_message import read_message
+from collectors.syslog_settings import SyslogConfig, claims_of, shell_of
 from ringfence.addresses import AddressCache
 from ringfence.batch import Decoded, EventClass, Frames, ProblemCode
 from ringfence.component import BuildContext, Collector, Format, Status
@@ -351,11 +352,11 @@ class FilterlogKind:
     def build(self, settings: FilterlogConfig, context: BuildContext) -> Collector:
         """Make the collector; touches neither network nor disk."""
         decoder = FilterlogDecoder(settings.observer, settings.original == "keep", settings.year)
-        return Collector("pf", SYSLOG.build(settings, context).shell, decoder)
+        return Collector("pf", shell_of(settings), decoder)
 
     def resources(self, settings: FilterlogConfig) -> Sequence[str]:
         """The port or the file."""
-        return SYSLOG.resources(settings)
+        return claims_of(settings)
 
 
 KIND = FilterlogKind()

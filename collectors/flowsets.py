@@ -28,6 +28,7 @@ from ringfence.schema import build_frame, together
 
 FIRST_DATA_SET = 256  # RFC 7011 3.3.2
 WIDEST_DATAGRAM = 100  # records; larger ones are learnt
+MAX_BLOCK_LAYOUTS = 128  # of one block: each costs as much as hundreds of records, and a datagram has room for thousands
 _SET_HEADER_BYTES = 4
 
 
@@ -271,7 +272,7 @@ class _Block:
             detail = f"set has {end - begin} bytes, too few for a record of {layout.size}"
             raise Refused(ProblemCode.BAD_LENGTH, detail, begin - start)
         if layout.is_flow:
-            group = self._group(layout)
+            group = self._group(layout, begin - start)
             group.message.append(message.number)
             group.begin.append(begin + message.shift)
             group.count.append(count)
@@ -291,7 +292,7 @@ class _Block:
                 if layout.has_options:
                     self._store.note(exporter, domain, option(layout, record))
             elif layout.is_flow:
-                group = self._group(layout)
+                group = self._group(layout, position - start)
                 group.message.append(message.number)
                 group.begin.append(position + message.shift)
                 group.count.append(1)
@@ -303,9 +304,12 @@ class _Block:
             raise Refused(ProblemCode.BAD_LENGTH, detail, begin - start)
         return count
 
-    def _group(self, layout: Layout) -> _Group:
+    def _group(self, layout: Layout, offset: int) -> _Group:
         group = self._groups.get(layout)
         if group is None:
+            if len(self._groups) >= MAX_BLOCK_LAYOUTS:
+                detail = f"records of more than {MAX_BLOCK_LAYOUTS} layouts came at once"
+                raise Refused(ProblemCode.TOO_LARGE, detail, offset)
             group = self._groups[layout] = _Group()
         return group
 

@@ -32,9 +32,8 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from collectors.lines import Continuations, LineFramer
-from collectors.records import LineBlock, integers, without
+from collectors.records import LineBlock, integers, micros_of, without
 from collectors.tail import TailShell
-from ringfence import timestamps
 from ringfence.addresses import AddressCache
 from ringfence.batch import Decoded, EventClass, Frames, ProblemCode
 from ringfence.component import BuildContext, Collector, Format, Status
@@ -196,7 +195,7 @@ class HubbleDecoder:
         else:
             columns["ringfence.generic.type"] = [_kind(record) for record in records]
         columns["observer.name"] = nodes
-        columns["@timestamp"], absent = _micros(times)
+        columns["@timestamp"], absent = micros_of(times)
         bad.update(dict.fromkeys(absent.tolist(), ("flow.time" if is_flow else "time", "Expected an RFC 3339 time")))
         for index, (path, detail) in bad.items():
             row = int(rows[index])
@@ -297,17 +296,6 @@ def _numbers(found: Columns, names: Sequence[str], leaf: str, most: int, bad: Ba
 
 def _where(mask: npt.NDArray[np.bool_], flags: npt.NDArray[np.int64]) -> pl.Series:
     return pl.Series(flags).set(pl.Series(~mask), None)
-
-
-def _micros(texts: list[str | None]) -> tuple[pl.Series, npt.NDArray[np.int64]]:
-    """Event times, nanoseconds cut off, and the rows that have none."""
-    short = [
-        text[:26] + "+0000" if text is not None and len(text) == 30 and text[29] == "Z" and text[26:29].isdigit() else text
-        for text in texts
-    ]
-    micros, absent = timestamps.parse(short)
-    series = pl.Series(micros)
-    return (series.scatter(absent.tolist(), None) if len(absent) else series), absent
 
 
 def _kind(record: _Record) -> str | None:

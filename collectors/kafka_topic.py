@@ -25,12 +25,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 import msgspec
 import numpy as np
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from collectors.lines import LineFramer
+from collectors.tail import TailShell
 from ringfence.batch import Frames, Source
 from ringfence.bus import KafkaLogin
 from ringfence.bus.kafka_clients import (
@@ -45,8 +48,9 @@ from ringfence.bus.kafka_clients import (
     kafka_errors,
     words,
 )
-from ringfence.component import Delivery
+from ringfence.component import Delivery, Shell
 from ringfence.errors import Permanent, Retryable
+from ringfence.yamlfile import ConfigPath
 
 MAX_RECORDS = 5_000
 LOOK_SECS = 30.0
@@ -84,6 +88,38 @@ def require_one(settings: BaseModel, *names: str) -> None:
     """Raise ValueError unless exactly one of these settings is given."""
     if sum(getattr(settings, name) is not None for name in names) != 1:
         raise ValueError(f"exactly one of {', '.join(names[:-1])} and {names[-1]} is required")
+
+
+class FileOrTopic(BaseModel):
+    """What collectors of JSON documents read: a file, once or followed across rotation, or a topic of Kafka."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: ConfigPath | None = Field(default=None, description="File to read.")
+    kafka: KafkaTopic | None = Field(default=None, description="Topic of Kafka to read; exactly one of path and kafka.")
+    follow: bool = Field(default=True, description="Go on reading as the file grows and is rotated; else stop at its end.")
+    observer: str | None = Field(default=None, description="Name of the sensor; the host of the document when not set.")
+    original: Literal["keep", "drop"] = Field(default="keep", description="Keep each document as event.original.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        require_one(self, "path", "kafka")
+        return self
+
+    @property
+    def keeps_original(self) -> bool:
+        """Whether rows keep the document that they came from."""
+        return self.original == "keep"
+
+    def shell(self) -> Shell:
+        """What reads the file or the topic."""
+        if self.kafka is not None:
+            return KafkaTopicShell(self.kafka)
+        return TailShell(Path(self.path or ""), LineFramer, self.follow)
+
+    def claims(self) -> Sequence[str]:
+        """What no second collector may read."""
+        return (f"file {self.path}",) if self.kafka is None else self.kafka.claims()
 
 
 class _Saved(msgspec.Struct, frozen=True):

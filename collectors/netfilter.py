@@ -32,8 +32,10 @@ import polars as pl
 from pydantic import Field
 
 from collectors.records import TRANSPORTS, without
-from collectors.syslog import SyslogConfig, SyslogDecoder, SyslogFramer, shell_of
-from collectors.syslog import recognise as looks_like_syslog
+from collectors.rfc6587 import SyslogFramer
+from collectors.syslog import SyslogDecoder
+from collectors.syslog_message import recognise as looks_like_syslog
+from collectors.syslog_settings import SyslogConfig, claims_of, shell_of
 from ringfence.addresses import AddressCache
 from ringfence.batch import Decoded, EventClass, Frames, Problem, ProblemCode
 from ringfence.component import BuildContext, Collector, Format, Status
@@ -286,7 +288,7 @@ class NetfilterKind:
 
     def resources(self, settings: NetfilterConfig) -> Sequence[str]:
         """The port or the file."""
-        return [f"file {settings.path}" if settings.listen is None else settings.listen.replace("://", " ")]
+        return claims_of(settings)
 
 
 KIND = NetfilterKind()

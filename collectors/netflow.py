@@ -14,26 +14,23 @@ Sample (header, one record): 0005 0001 0036ee80 6ab13b80 1dcd6500 00000000 00 00
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator
+from pydantic import BaseModel, ConfigDict, Field
 
-from collectors import ipfix, netflow_v9
+from collectors import ipfix, netflow_v9, pflow
 from collectors.datagrams import DatagramFramer
 from collectors.elements import ICMP, SCTP, TCP, UDP, Bools, Ints, Void, age_ms, gather, nullable
+from collectors.exporters import Allowed, Prefix, PrefixOption, endpoint, fed, listen_option, resource
 from collectors.flowsets import SetDecoder
-from collectors.sequences import MAX_EXPORTERS, Sequences
+from collectors.sequences import Sequences
 from collectors.udp import UdpShell
 from ringfence.batch import Decoded, EventClass, Frames, Problem, ProblemCode
 from ringfence.component import BuildContext, Collector, Decoder, Format, Status
@@ -47,9 +44,14 @@ RECEIVE_BUFFER_BYTES = 8 << 20  # 5,500 full datagrams: half a second at 300,000
 
 
 _ALL_VERSIONS = "NetFlow v5, NetFlow v9, IPFIX"
-_OTHER_VERSIONS = {1: "NetFlow v1", 7: "NetFlow v7", 8: "NetFlow v8", 9: "NetFlow v9", 10: "IPFIX"}
-
-Prefix = IPv4Network | IPv6Network
+_SFLOW = b"\0\0\0\5"  # its version has 32 bits
+_OTHER_VERSIONS = {
+    1: "NetFlow v1",
+    7: "NetFlow v7",
+    8: "NetFlow v8",
+    9: "NetFlow v9",
+    10: "IPFIX",
+}
 
 _HEADER = np.dtype(
     [
@@ -127,8 +129,7 @@ class ExportDecoder:
     """Decodes datagrams of all versions that one port receives: each goes to the decoder of its version."""
 
     def __init__(self, exporters: Sequence[Prefix] = ()) -> None:
-        self._exporters = exporters
-        self._is_allowed = lru_cache(MAX_EXPORTERS)(self._allowed)
+        self._allowed = Allowed(exporters)
         self._parts: tuple[bytes, bytes] | None = None
         self._snapshot = b""
         self._decoders: tuple[NetflowDecoder, SetDecoder, SetDecoder] = (
@@ -147,25 +148,13 @@ class ExportDecoder:
 
     def feed(self, frames: Frames) -> Decoded:
         """Decode every datagram of an exporter that is allowed; each of the others becomes one Problem."""
-        if not self._exporters:
-            return self._decoded(frames)
-        allowed = np.array([self._is_allowed(source.name) for source in frames.sources], np.bool_)[frames.source]
-        decoded = _fed(self._decoded, frames, allowed)
-        refused = [_not_allowed(frames, row) for row in np.flatnonzero(~allowed).tolist()]
-        return replace(decoded, problems=[*decoded.problems, *refused])
-
-    def _allowed(self, name: str) -> bool:
-        try:
-            address = ip_address(name.partition("%")[0])
-        except ValueError:
-            return False
-        return any(address in prefix for prefix in self._exporters)
+        return self._allowed.feed(self._decoded, frames)
 
     def _decoded(self, frames: Frames) -> Decoded:
         version = _versions(frames)
         decoders: Sequence[Decoder] = self._decoders
         which = np.select((version == netflow_v9.VERSION, version == ipfix.VERSION), (1, 2), 0)
-        parts = [_fed(decoder.feed, frames, which == number) for number, decoder in enumerate(decoders)]
+        parts = [fed(decoder.feed, frames, which == number) for number, decoder in enumerate(decoders)]
         rows = [part.rows[EventClass.FLOW] for part in parts if part.rows]
         problems = [problem for part in parts for problem in part.problems]
         return Decoded(
@@ -197,18 +186,6 @@ def _versions(frames: Frames) -> Ints:
     return np.where(np.diff(frames.offsets) >= 2, octets[starts] << 8 | octets[starts + 1], 0)
 
 
-def _fed(feed: Callable[[Frames], Decoded], frames: Frames, chosen: Bools) -> Decoded:
-    """What a decoder makes of some of the frames; its problems name the rows of all of them."""
-    if chosen.all():
-        return feed(frames)
-    rows = np.flatnonzero(chosen)
-    decoded = feed(frames.select(rows))
-    problems = [
-        problem if problem.row is None else replace(problem, row=int(rows[problem.row])) for problem in decoded.problems
-    ]
-    return replace(decoded, problems=problems)
-
-
 def _readable(headers: Void, sizes: Ints) -> Bools:
     """Which datagrams can be decoded: `diagnose` says why for the others, and the two must agree."""
     count = headers["count"].astype(np.int64)
@@ -224,6 +201,8 @@ def diagnose(datagram: bytes, accepted: str) -> tuple[ProblemCode, str, int]:
     version = int.from_bytes(datagram[:2], "big")
     if version != VERSION:
         name = _OTHER_VERSIONS.get(version, f"version {version}")
+        if datagram[:4] == _SFLOW:
+            name = "sFlow v5, which collectors of type `sflow` receive"
         return ProblemCode.UNKNOWN_VERSION, f"datagram is {name}; accepted: {accepted}", 0
     if len(datagram) < HEADER_BYTES:
         return ProblemCode.TRUNCATED, f"header has {len(datagram)} of {HEADER_BYTES} bytes", len(datagram)
@@ -240,13 +219,6 @@ def diagnose(datagram: bytes, accepted: str) -> tuple[ProblemCode, str, int]:
     return ProblemCode.MALFORMED, f"{int.from_bytes(datagram[12:16], 'big')} nanoseconds are more than a second", 12
 
 
-def _not_allowed(frames: Frames, row: int) -> Problem:
-    source = frames.sources[int(frames.source[row])]
-    detail = f"{source.name} is in no prefix of `exporters`"
-    raw, position = frames.frame(row), int(frames.positions[row])
-    return Problem(ProblemCode.NOT_ALLOWED, detail, row, 0, raw=raw, source=source, position=position)
-
-
 def _problem(frames: Frames, row: int, accepted: str) -> Problem:
     raw = frames.frame(row)
     code, detail, offset = diagnose(raw, accepted)
@@ -260,13 +232,14 @@ def _columns(frames: Frames, rows: Ints, headers: Void, lossy: Bools) -> pl.Data
     index = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
     of = np.repeat(np.arange(len(rows)), count)
     record = gather(frames.data, _RECORD, frames.offsets[rows][of] + HEADER_BYTES + index * RECORD_BYTES)
+    by_pf = headers["engine"][of] == pflow.ENGINE
     columns = {
         "ringfence.event.position": frames.positions[rows][of] + index.astype(np.uint64),
         "ringfence.evidence.lossy": lossy[of],
         **_origin(frames, rows, headers, of),
         **_times(headers, of, record),
-        **_ends(record),
-        **_counts(record),
+        **_ends(record, by_pf),
+        **_counts(record, by_pf),
     }
     return build_frame(EventClass.FLOW, columns)
 
@@ -294,10 +267,10 @@ def _times(headers: Void, of: Ints, record: Void) -> dict[str, npt.NDArray[Any]]
     return {"@timestamp": end, "event.start": made_us - age_ms(uptime, record["first"]) * 1000, "event.end": end}
 
 
-def _ends(record: Void) -> dict[str, Any]:
-    """Addresses, ports, interfaces and autonomous systems; ICMP carries its type and code in the destination port."""
+def _ends(record: Void, by_pf: Bools) -> dict[str, Any]:
+    """Addresses, ports, interfaces and autonomous systems; ICMP has type and code in the destination port, not in pflow(4)."""
     protocol, dport = record["protocol"], record["dport"]
-    icmp = protocol == ICMP
+    icmp = (protocol == ICMP) & ~by_pf
     ported = (protocol == TCP) | (protocol == UDP) | (protocol == SCTP)
     return {
         "source.ip": record["src"].astype(np.uint32),
@@ -314,38 +287,13 @@ def _ends(record: Void) -> dict[str, Any]:
     }
 
 
-def _counts(record: Void) -> dict[str, Any]:
+def _counts(record: Void, by_pf: Bools) -> dict[str, Any]:
     return {
         "source.packets": record["packets"].astype(np.int64),
         "source.bytes": record["octets"].astype(np.int64),
-        "ringfence.tcp.source_flags": nullable(record["flags"], record["protocol"] == TCP, np.uint8),
+        "ringfence.tcp.source_flags": nullable(record["flags"], (record["protocol"] == TCP) & ~by_pf, np.uint8),
         "ringfence.flow.tos": np.ascontiguousarray(record["tos"]),
     }
-
-
-_LISTEN = re.compile(r"(?:udp://)?(\[[0-9A-Fa-f:.]+\]|[^\s\[\]:/]+)(?::(\d{1,5}))?")
-
-
-def _endpoint(listen: str) -> tuple[str, int]:
-    match = _LISTEN.fullmatch(listen)
-    port = int(match[2] or DEFAULT_PORT) if match else 0
-    if match is None or not 1 <= port <= 65_535:
-        raise ValueError(
-            f"{listen!r} is no address to listen on; accepted: udp://HOST:PORT or HOST:PORT, such as 0.0.0.0:{DEFAULT_PORT}"
-        )
-    return match[1].strip("[]"), port
-
-
-def _listen(listen: str) -> str:
-    _endpoint(listen)
-    return listen
-
-
-def _prefix(value: object) -> Prefix:
-    try:
-        return ip_network(str(value))
-    except ValueError as error:
-        raise ValueError(f"{value!r} is no prefix, such as 192.0.2.0/24 or 2001:db8::/64: {error}") from None
 
 
 class NetflowConfig(BaseModel):
@@ -353,10 +301,10 @@ class NetflowConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    listen: Annotated[str, AfterValidator(_listen)] = Field(
+    listen: Annotated[str, listen_option(DEFAULT_PORT)] = Field(
         default=f"udp://127.0.0.1:{DEFAULT_PORT}", validate_default=True, description="Address and UDP port to receive on."
     )
-    exporters: tuple[Annotated[Prefix, PlainValidator(_prefix, json_schema_input_type=str)], ...] = Field(
+    exporters: tuple[PrefixOption, ...] = Field(
         default=(), description="Prefixes of the exporters to listen to; datagrams of others are dead-lettered. Empty: all."
     )
 
@@ -400,13 +348,13 @@ class NetflowKind:
 
     def build(self, settings: NetflowConfig, context: BuildContext) -> Collector:
         """Make the collector; touches neither network nor disk."""
-        host, port = _endpoint(settings.listen)
+        host, port = endpoint(settings.listen, DEFAULT_PORT)
         return Collector("netflow", UdpShell(host, port, RECEIVE_BUFFER_BYTES), ExportDecoder(settings.exporters))
 
     def resources(self, settings: NetflowConfig) -> Sequence[str]:
         """The UDP port."""
-        host, port = _endpoint(settings.listen)
-        return [f"udp {f'[{host}]' if ':' in host else host}:{port}"]
+        host, port = endpoint(settings.listen, DEFAULT_PORT)
+        return [resource(host, port)]
 
 
 KIND = NetflowKind()

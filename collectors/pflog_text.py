@@ -342,10 +342,10 @@ class _Flags(_Memo):
     def read(self, text: str) -> Transport | None:
         if text[0] == "[":
             letters = text[1:]
-            return _TCP, 0 if letters == "none" else sum(_FLAG.get(letter, 0) for letter in letters), None, None, False
+            return _TCP, 0 if letters == "none" else sum(_FLAG.get(letter, 0) for letter in set(letters)), None, None, False
         if _OPENBSD_FLAGS.fullmatch(text) is None:
             return None
-        return _TCP, sum(_FLAG[letter] for letter in text if letter != "."), None, None, False
+        return _TCP, sum(_FLAG[letter] for letter in set(text) - {"."}), None, None, False
 
 
 _SEEN_FLAGS = _Flags()

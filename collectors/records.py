@@ -14,6 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from collectors.lines import MAX_LINE_BYTES, Continuations
+from ringfence import timestamps
 from ringfence.batch import Decoded, EventClass, Frames, Problem, ProblemCode
 from ringfence.schema import together
 from ringfence.topology import PROTOCOLS
@@ -124,6 +125,17 @@ def integers(values: Sequence[Any] | pl.Series, low: int, high: int, path: str, 
     wrong = {row for row, value in enumerate(values) if value is not None and not low <= value <= high}
     bad.update(dict.fromkeys(wrong, f"$.{path}"))
     return pl.Series([None if row in wrong else value for row, value in enumerate(values)], dtype=pl.Int64)
+
+
+def micros_of(texts: Sequence[str | None]) -> tuple[pl.Series, npt.NDArray[np.int64]]:
+    """Event times as a column, nanoseconds cut off, and the rows that have none."""
+    short = [
+        text[:26] + "+0000" if text is not None and len(text) == 30 and text[29] == "Z" and text[26:29].isdigit() else text
+        for text in texts
+    ]
+    micros, absent = timestamps.parse(short)
+    series = pl.Series(micros)
+    return (series.scatter(absent.tolist(), None) if len(absent) else series), absent
 
 
 class _Transports(dict[str | None, int | None]):

@@ -10,7 +10,9 @@ identities. A rename, a new symlink target or a removal ends a file when its suc
 found the old one at its end: by then its writer has left it. A file that was cut to a smaller size, or whose beginning
 is another one now, was truncated: what was not read yet is looked for in its copy (copytruncate), then the file is read
 from its start. What was written between copy and truncation is gone and nobody can know, so the first frames after a
-truncation, or after a file that was not found again, are marked lossy.
+truncation, or after a file that was not found again, are marked lossy. What can be known of it is logged and counted: how
+long the window was, from the last byte of the copy (or of what was read, if that is later) to the truncation, and how
+much that is at the rate at which the file grew.
 
 Files are regular files in one directory; compressed or dated siblings are not read. With `follow`, a file that does not
 exist yet is waited for; without, it is Permanent. Without `follow`, `received_us` is 0: a replay is deterministic.
@@ -37,6 +39,7 @@ from ringfence.batch import Frames, Source
 from ringfence.component import Delivery, Framer, HeadedFramer
 from ringfence.errors import EndOfInput, Permanent, Retryable
 from ringfence.files import FINGERPRINT_BYTES, identity_of
+from ringfence.telemetry import FILE_LOSS_BYTES, FILE_LOSS_SECONDS, FILE_TRUNCATIONS
 
 CHUNK_BYTES = 4 << 20  # some 5,000 lines of EVE: a decoder wants many at once, the loop wants it back in 50 ms
 POLL_SECS = 0.2
@@ -150,12 +153,17 @@ class TailShell:
     def _on_truncation(self, file: _File) -> Delivery | None:
         """Go on in the copy if there is one, else give what was held of the old content; then start over."""
         copy = self._find(file.saved(), self._siblings())
+        seconds, lost = file.loss(copy)
+        FILE_TRUNCATIONS.labels(str(self._path)).inc()
+        FILE_LOSS_SECONDS.labels(str(self._path)).inc(seconds)
+        FILE_LOSS_BYTES.labels(str(self._path)).inc(lost)
+        since = "its copy was made" if copy is not None else "it was last read"
+        detail = "%s was truncated: what was written after %s is lost, %.3f s, about %d bytes offset=%d"
+        _log.error(detail, self._path, since, seconds, lost, file.offset)
         if copy is not None:
-            _log.warning("%s was truncated: what was not read yet is read from its copy", self._path)
             file.close()
             self._file = copy
             return None
-        _log.error("%s was truncated: what was written since the last read is lost offset=%d", self._path, file.offset)
         delivery = self._deliver(file, file.framer.finish())
         self._generation += 1
         file.restart(self._generation, self._framer())
@@ -222,6 +230,10 @@ class TailShell:
     def _resume(self, saved: _Saved) -> None:
         self._generation = saved.generation
         self._file = self._find(saved, [self._path, *self._siblings()])
+        if self._file is not None and self._file.is_copy:
+            FILE_TRUNCATIONS.labels(str(self._path)).inc()
+            detail = "%s was copied and truncated while nobody read: what was written in between is lost, nobody knows how much"
+            _log.error(detail, self._path)
         if self._file is None:
             _log.error("%s is not the file that was read, nor is any sibling: starting over, its rest is lost", self._path)
             self._lossy = True
@@ -285,6 +297,8 @@ class _File:
         self.needs_head = False
         self.saved_head = b""
         self.offset = 0
+        self._growth: tuple[int, int] | None = None
+        self._intact = (0, 0)
         self._identity: int | None = None
         # O_NONBLOCK: a FIFO must be refused, not waited for
         self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -316,10 +330,25 @@ class _File:
         its full length with the file.
         """
         head = os.pread(self._fd, FINGERPRINT_BYTES, 0)
-        if not head.startswith(self._head) or os.fstat(self._fd).st_size < self.offset + self.framer.pending:
+        size = os.fstat(self._fd).st_size
+        if not head.startswith(self._head) or size < self.offset + self.framer.pending:
             return False
         self._head = head
+        self._intact = (time.time_ns(), size)
+        self._growth = self._growth or self._intact
         return True
+
+    def loss(self, copy: _File | None) -> tuple[float, int]:
+        """For how many seconds what was written before a truncation is lost, at most, and how many bytes that may be."""
+        status = os.fstat(self._fd)
+        # a file that is still empty tells when it was cut; one that has grown again does not
+        until = time.time_ns() if status.st_size else status.st_mtime_ns
+        read_at, size = self._intact
+        since = read_at if copy is None else max(read_at, os.fstat(copy._fd).st_mtime_ns)
+        seconds = max(until - since, 0) / 1e9
+        first_at, first_size = self._growth or self._intact
+        rate = (size - first_size) * 1e9 / (read_at - first_at) if read_at > first_at else 0.0
+        return seconds, round(rate * seconds)
 
     @property
     def is_empty(self) -> bool:
@@ -329,6 +358,7 @@ class _File:
         """The same file with new content."""
         self.framer, self.generation, self.offset, self._identity, self.lossy = framer, generation, 0, None, True
         self._head = os.pread(self._fd, FINGERPRINT_BYTES, 0)
+        self._growth = None
 
     @property
     def identity(self) -> int:

@@ -63,12 +63,12 @@ class _Chunk:
     source: Source
     data: bytes
     offsets: npt.NDArray[np.int64]
-    start: int
+    positions: npt.NDArray[np.uint64]
     received_us: int
 
     @property
     def cost_bytes(self) -> int:
-        return len(self.data) + self.offsets.nbytes + _CHUNK_OVERHEAD_BYTES
+        return len(self.data) + self.offsets.nbytes + self.positions.nbytes + _CHUNK_OVERHEAD_BYTES
 
 
 class StreamShell(ABC):
@@ -166,7 +166,7 @@ class StreamShell(ABC):
         self._peers[peer] += 1
         ended = self._writers[writer] = asyncio.Event()
         try:
-            await self._receive(reader, Source(peer, self._connection_identity()))
+            await self._receive(reader, writer, Source(peer, self._connection_identity()))
         finally:
             writer.transport.abort()
             del self._writers[writer]
@@ -182,7 +182,7 @@ class StreamShell(ABC):
         name = self._identity.to_bytes(8, "big") + self._accepted.to_bytes(8, "big")
         return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")
 
-    async def _receive(self, reader: asyncio.StreamReader, source: Source) -> None:
+    async def _receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, source: Source) -> None:
         """Queue the frames of one connection until it ends, stays silent, or holds too much for one frame."""
         framer = self._framer()
         start = 0
@@ -190,8 +190,8 @@ class StreamShell(ABC):
             data = await self._received(reader)
             if not data:
                 break
-            start += await self._enqueue(source, framer.cut(data), start)
-        await self._enqueue(source, framer.finish(), start)
+            start += await self._enqueue_cut(source, framer.cut(data), start)
+        await self._enqueue_cut(source, framer.finish(), start)
 
     async def _received(self, reader: asyncio.StreamReader) -> bytes:
         """The next bytes; none when the connection has ended, was lost, or is idle."""
@@ -201,19 +201,36 @@ class StreamShell(ABC):
         except OSError:  # includes TimeoutError
             return b""
 
-    async def _enqueue(self, source: Source, cut: tuple[bytes, npt.NDArray[np.int64]], start: int) -> int:
-        """Wait for room in the queue and add frames; returns their length."""
+    async def _enqueue_cut(self, source: Source, cut: tuple[bytes, npt.NDArray[np.int64]], start: int) -> int:
+        """Queue frames that begin at a place in their stream; returns their length."""
         data, offsets = cut
         if len(offsets) > 1:
-            received_us = time.time_ns() // 1000
-            while self._queued_bytes >= self._max_queued_bytes and self._server is not None:
-                self._emptied.clear()
-                await self._emptied.wait()
-            chunk = _Chunk(source, data, offsets, start, received_us)
-            self._queue.append(chunk)
-            self._queued_bytes += chunk.cost_bytes
-            self._filled.set()
+            await self._enqueue(source, data, offsets, (offsets[:-1] + start).astype(np.uint64))
         return len(data)
+
+    async def _enqueue(
+        self, source: Source, data: bytes, offsets: npt.NDArray[np.int64], positions: npt.NDArray[np.uint64]
+    ) -> None:
+        """Wait for room in the queue and add frames."""
+        received_us = time.time_ns() // 1000
+        while self._queued_bytes >= self._max_queued_bytes and self._server is not None:
+            self._emptied.clear()
+            await self._emptied.wait()
+        self._put(source, data, offsets, positions, received_us)
+
+    def _put(
+        self,
+        source: Source,
+        data: bytes,
+        offsets: npt.NDArray[np.int64],
+        positions: npt.NDArray[np.uint64],
+        received_us: int,
+    ) -> None:
+        """Add frames to the queue, whether there is room or not."""
+        chunk = _Chunk(source, data, offsets, positions, received_us)
+        self._queue.append(chunk)
+        self._queued_bytes += chunk.cost_bytes
+        self._filled.set()
 
 
 class TcpShell(StreamShell):
@@ -262,10 +279,10 @@ class TcpShell(StreamShell):
             next(iter(self._handshakes)).transport.abort()
         ended = self._handshakes[writer] = asyncio.Event()
         try:
-            reader = await self._shake_hands(contexts, writer)
-            if reader is not None:
+            decrypted = await self._shake_hands(contexts, writer)
+            if decrypted is not None:
                 del self._handshakes[writer]
-                await self._serve(reader, writer)
+                await self._serve(*decrypted)
             elif self._server is not None:
                 self._failed += 1
                 self._filled.set()
@@ -274,7 +291,9 @@ class TcpShell(StreamShell):
             writer.transport.abort()
             ended.set()
 
-    async def _shake_hands(self, contexts: Contexts, writer: asyncio.StreamWriter) -> asyncio.StreamReader | None:
+    async def _shake_hands(
+        self, contexts: Contexts, writer: asyncio.StreamWriter
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         """The decrypted side of a connection; None when it is no good."""
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(_READ_BYTES, loop)
@@ -289,7 +308,7 @@ class TcpShell(StreamShell):
         if transport is None:  # the connection was lost
             return None
         protocol.connection_made(transport)
-        return reader
+        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
     def _say(self, peer: str, reason: str) -> None:
         if reason not in self._reasons and len(self._reasons) < MAX_REASONS:
@@ -312,7 +331,7 @@ def _joined(chunks: list[_Chunk]) -> Frames:
     counts = [len(chunk.offsets) - 1 for chunk in chunks]
     sizes = [np.diff(chunk.offsets) for chunk in chunks]
     offsets = np.zeros(sum(counts) + 1, np.int64)
-    positions = [(chunk.offsets[:-1] + chunk.start).astype(np.uint64) for chunk in chunks]
+    positions = [chunk.positions for chunk in chunks]
     if chunks:
         np.cumsum(np.concatenate(sizes), out=offsets[1:])
     return Frames(

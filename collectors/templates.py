@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import msgspec
 
-from collectors.elements import Field, Layout, Option, layout_of
+from collectors.elements import VARIABLE, Field, Layout, Option, layout_of
 from ringfence.batch import ProblemCode, Source
 
 MAX_EXPORTERS = 10_000
@@ -86,19 +87,30 @@ class Exporter:
         return next(iter(self.held.values()))
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+_Length = Annotated[int, msgspec.Meta(ge=0, le=VARIABLE)]
+
+
 class _StoredTemplate(msgspec.Struct, array_like=True):
     domain: int
     id: int
-    received_us: int
-    scopes: int
-    fields: list[Field]
+    received_us: _Count
+    scopes: _Count
+    fields: Annotated[list[tuple[int, _Length, int]], msgspec.Meta(max_length=MAX_FIELDS)]
+
+    @property
+    def is_possible(self) -> bool:
+        """False of one that no exporter can have sent: records of no bytes, or of too many."""
+        fixed = sum(length for _, length, _ in self.fields if length != VARIABLE)
+        has_variable = any(length == VARIABLE for _, length, _ in self.fields)
+        return (fixed > 0 or has_variable) and fixed < MAX_RECORD_BYTES
 
 
 class _StoredDomain(msgspec.Struct, array_like=True):
     domain: int
-    rate: int
-    samplers: dict[int, int]
-    init_ms: int
+    rate: _Count
+    samplers: dict[int, _Count]
+    init_ms: _Count
 
 
 class _StoredExporter(msgspec.Struct, array_like=True):
@@ -109,7 +121,7 @@ class _StoredExporter(msgspec.Struct, array_like=True):
 
 class _Snapshot(msgspec.Struct, array_like=True):
     version: int
-    held: int
+    held: Annotated[int, msgspec.Meta(ge=0, le=MAX_ALL_HELD_BYTES // HELD_OVERHEAD_BYTES)]
     exporters: list[msgspec.Raw]
 
 
@@ -263,15 +275,15 @@ class TemplateStore:
         try:
             stored = msgspec.msgpack.decode(state, type=_Snapshot)
             exporters = [msgspec.msgpack.decode(part, type=_StoredExporter) for part in stored.exporters]
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return
-        if stored.version != SNAPSHOT_VERSION:
+        if stored.version != SNAPSHOT_VERSION or not all(entry.is_possible for part in exporters for entry in part.templates):
             return
         self.lost_held = stored.held
         for part in exporters:
             exporter = self.exporter(part.name)
             for entry in part.templates:
-                fields = tuple(entry.fields)
+                fields = tuple(Field(*stored_field) for stored_field in entry.fields)
                 self.learn(exporter, entry.domain, entry.id, fields, entry.scopes, entry.received_us)
             for said in part.domains:
                 exporter.domains[said.domain] = Domain(said.rate, said.samplers, said.init_ms)
@@ -279,7 +291,13 @@ class TemplateStore:
     def _stored(self) -> Iterator[bytes]:
         for name, exporter in reversed(self._exporters.items()):
             templates = [
-                _StoredTemplate(domain, number, template.received_us, template.scopes, list(template.fields))
+                _StoredTemplate(
+                    domain,
+                    number,
+                    template.received_us,
+                    template.scopes,
+                    [(part.element, part.length, part.enterprise) for part in template.fields],
+                )
                 for (domain, number), template in exporter.templates.items()
             ]
             domains = [

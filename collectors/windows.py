@@ -6,7 +6,9 @@ is of class generic. `event.action` is a word of ours, the same whatever the rea
 
 What they prove at a boundary, as `ringfence.firewall.action`: the filtering platform blocked (5152, 5157), or passed what
 came in (5156) where the responder is. What it let out is an attempt, as is a connection that Sysmon saw begin (3); one
-over TCP that Sysmon saw accepted has passed. The source is the initiator in all of them.
+over TCP that Sysmon saw accepted has passed. The source is the initiator in all of them, with one exception: of what came
+in, older systems call the listener the source (so does Microsoft's own example of 5156). That is taken to be so where only
+the source has a port that clients do not take by themselves; with two such ports, or none, the source is the initiator.
 
 Sample: 4625 of Microsoft-Windows-Security-Auditing, {"TargetUserName": "ann", "IpAddress": "10.1.0.5", "SubStatus": "0xc000006a"}
 """
@@ -86,10 +88,20 @@ def _hashes(text: str) -> dict[str, str]:
     return {name.strip().lower(): value.lower() for name, _, value in pairs if value.strip("0")}
 
 
+def number(text: str | None) -> int | None:
+    """A number as Windows writes it; None for what is none."""
+    return None if text is None else _NUMBERS[text]
+
+
 _NUMBERS, _BASES, _ACCOUNTS = _Remembered(_number), _Remembered(base_name), _Remembered(_account)
 _HASHES = _Remembered(_hashes)
-_NOTHING = frozenset({None, "", "-", "S-1-0-0", "{00000000-0000-0000-0000-000000000000}"})
-"""What stands where there is nothing, the SID of nobody among it."""
+_NOBODY: Mapping[str, str] = {
+    "user.id": "S-1-0-0",
+    "user.target.id": "S-1-0-0",
+    "process.entity_id": "{00000000-0000-0000-0000-000000000000}",
+    "process.parent.entity_id": "{00000000-0000-0000-0000-000000000000}",
+}
+"""What stands where there is nobody, beside an empty text and a hyphen, which stand for nothing anywhere."""
 _NUMERIC = frozenset(
     {"process.pid", "process.parent.pid", "process.exit_code", "source.port", "destination.port", "ringfence.auth.logon_type"}
 )
@@ -180,6 +192,8 @@ def _all_of(*parts: Callable[[Mapping[str, Texts]], Columns]) -> Callable[[Mappi
 
 _THREE = {"md5": "hash.md5", "sha1": "hash.sha1", "sha256": "hash.sha256"}
 _TRANSPORTS: Mapping[str | None, int] = {"tcp": 6, "udp": 17, "icmp": 1}
+_FIRST_DYNAMIC_PORT = 32_768
+"""Below it clients take no port by themselves: Windows begins at 49152 (RFC 6335 6), Linux at 32768."""
 _INBOUND = "%%14592"  # message table of the audit log: inbound, as opposed to %%14593
 
 
@@ -193,12 +207,26 @@ def _connection(data: Mapping[str, Texts]) -> Columns:
 def _filtered(word: str) -> Callable[[Mapping[str, Texts]], Columns]:
     def columns(data: Mapping[str, Texts]) -> Columns:
         inbound = [text == _INBOUND for text in data["Direction"]]
+        near, far = ([*map(number, data[name])] for name in ("SourcePort", "DestPort"))
+        local_first = [*map(_is_answered, inbound, near, far)]
+        addresses = zip(data["SourceAddress"], data["DestAddress"], local_first, strict=True)
+        ends = [(two, one) if swap else (one, two) for one, two, swap in addresses]
+        ports = [(two, one) if swap else (one, two) for one, two, swap in zip(near, far, local_first, strict=True)]
         return {
-            "network.iana_number": [_NUMBERS[text] if text else None for text in data["Protocol"]],
+            "source.ip": [one for one, _ in ends],
+            "destination.ip": [two for _, two in ends],
+            "source.port": [one for one, _ in ports],
+            "destination.port": [two for _, two in ports],
+            "network.iana_number": [*map(number, data["Protocol"])],
             "ringfence.firewall.action": [word if word == "block" or own else None for own in inbound],
         }
 
     return columns
+
+
+def _is_answered(inbound: bool, source: int | None, destination: int | None) -> bool:
+    """Whether what is called the source is the listener on this host."""
+    return inbound and source is not None and destination is not None and source < _FIRST_DYNAMIC_PORT <= destination
 
 
 def _resolved(data: Mapping[str, Texts]) -> Columns:
@@ -265,10 +293,8 @@ def _done_to_group(action: str) -> Meaning:
     )
 
 
-_WFP = {
-    "source.ip": "SourceAddress", "source.port": "SourcePort", "destination.ip": "DestAddress", "destination.port": "DestPort",
-    "process.executable": "Application", "process.pid": "ProcessID",
-}  # fmt: skip
+_WFP = {"process.executable": "Application", "process.pid": "ProcessID"}
+_FILTERED = ("Protocol", "Direction", "SourceAddress", "SourcePort", "DestAddress", "DestPort")
 _HANDLE = {**_ACTOR, **_BY_PROCESS, "ringfence.access.mask": "AccessMask"}
 _AUDITED: Mapping[int, Meaning] = {
     4624: _auth("login", "success", {**_LOGON, "winlog.logon.id": "TargetLogonId"}),
@@ -315,9 +341,9 @@ _AUDITED: Mapping[int, Meaning] = {
         },
     ),
     4689: Meaning(EventClass.PROCESS, "exit", None, {**_SUBJECT, **_BY_PROCESS, "process.exit_code": "Status"}),
-    5152: Meaning(EventClass.FLOW, None, None, {**_WFP, "process.pid": "ProcessId"}, ("Protocol", "Direction"), _filtered("block")),
-    5156: Meaning(EventClass.FLOW, None, None, _WFP, ("Protocol", "Direction"), _filtered("pass")),
-    5157: Meaning(EventClass.FLOW, None, None, _WFP, ("Protocol", "Direction"), _filtered("block")),
+    5152: Meaning(EventClass.FLOW, None, None, {**_WFP, "process.pid": "ProcessId"}, _FILTERED, _filtered("block")),
+    5156: Meaning(EventClass.FLOW, None, None, _WFP, _FILTERED, _filtered("pass")),
+    5157: Meaning(EventClass.FLOW, None, None, _WFP, _FILTERED, _filtered("block")),
     4656: Meaning(EventClass.GENERIC, "object-access-requested", None, _HANDLE, ("ObjectName", "ObjectType"), _object),
     4663: Meaning(EventClass.GENERIC, "object-accessed", "success", _HANDLE, ("ObjectName", "ObjectType"), _object),
     4657: Meaning(EventClass.GENERIC, "registry-changed", "success", {**_ACTOR, **_BY_PROCESS, "registry.path": "ObjectName", "registry.data.strings": "NewValue"}),
@@ -395,7 +421,7 @@ _OBSERVED: Mapping[int, Meaning] = {
     19: _seen("wmi-filter-changed", {}),
     20: _seen("wmi-consumer-changed", {}),
     21: _seen("wmi-binding-changed", {}),
-    22: _seen("", {**_IMAGE, "dns.question.name": "QueryName"}, "QueryStatus", more=_resolved, event_class=EventClass.DNS),
+    22: _seen("dns-query", {**_IMAGE, "dns.question.name": "QueryName"}, "QueryStatus", more=_resolved, event_class=EventClass.DNS),
     23: _seen("file-deleted", _FILED, "Hashes", more=_hashed("file", "Hashes", _THREE), event_class=EventClass.FILE),
     25: _seen("process-tampered", _IMAGE),
     26: _seen("file-deleted", _FILED, "Hashes", more=_hashed("file", "Hashes", _THREE), event_class=EventClass.FILE),
@@ -432,14 +458,17 @@ def meaning_of(provider: str | None, event_id: str | None) -> Meaning:
 
 def columns_of(meaning: Meaning, data: Mapping[str, Texts], count: int) -> Columns:
     """The columns of `count` events of one meaning, made of the fields that it reads; numbers are ints, texts as they are."""
-    there = {name: [None if text in _NOTHING else text for text in values] for name, values in data.items()}
+    there = {name: [text if text and text != "-" else None for text in values] for name, values in data.items()}
     columns: Columns = {}
     for column, field in meaning.fields.items():
         values: Sequence[Any] = there[field]
         if column in _NUMERIC:
-            values = [None if text is None else _NUMBERS[text] for text in values]
+            values = [*map(number, values)]
             if column == "process.pid":
                 values = [value or None for value in values]  # 0 where no process took part
+        elif column in _NOBODY:
+            nobody = _NOBODY[column]
+            values = [None if text == nobody else text for text in values]
         columns[column] = values
     if meaning.more is not None:
         columns |= meaning.more(there)

@@ -627,8 +627,10 @@ _NO_HEADER = _Header()
 
 
 def _texts(block: LineBlock, rows: list[int]) -> list[str]:
-    """Some lines as text, decoded at once."""
-    return b"\n".join([block.lines[row] for row in rows]).decode().split("\n")
+    """Some lines as text, decoded at once unless a frame is more than a line."""
+    lines = [block.lines[row] for row in rows]
+    texts = b"\n".join(lines).decode().split("\n")
+    return texts if len(texts) == len(lines) else [line.decode() for line in lines]
 
 
 def _of_width(block: LineBlock, header: _Header, rows: list[int], cells: list[list[str]]) -> tuple[list[int], list[list[str]]]:

@@ -1,7 +1,8 @@
 """Judges every crossing between two segments: intent against outcome gives the verdict.
 
-A row of class pf, flow, dns, http, tls, ssh or alert whose ends lie in two segments is one boundary test. Its outcome
-is read from what that kind of sensor can prove:
+A row of class pf, flow, dns, http, tls, ssh or alert whose ends lie in two segments is one boundary test, unless another
+observer, or this one by another class of records or the reply, has just reported the same crossing with the same outcome and
+verdict (`ringfence/crossings.py`). Its outcome is read from what that kind of sensor can prove:
 
 - pf: `pass` passed, `block` blocked; match, rdr and the like decide nothing and give no test.
   A blocked TCP segment in the reply direction that is not a SYN-ACK gives none either: pf had forgotten the state.
@@ -33,9 +34,10 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from ringfence import bus
-from ringfence.batch import Batch, EventClass, Micros
+from ringfence.batch import Batch, EventClass, Header, Micros
 from ringfence.codec import time_span
 from ringfence.component import BuildContext, Processed, Status
+from ringfence.crossings import Crossings, mixed
 from ringfence.intents import INTENTS, IntentTable
 from ringfence.schema import build_frame
 from ringfence.segments import AMBIGUOUS_CODE, SEGMENT_PARTS, UNKNOWN_CODE, SegmentMap
@@ -44,6 +46,7 @@ from ringfence.topology import Topology
 Flags = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 Outcomes = npt.NDArray[np.int8]
+Ints = npt.NDArray[np.int64]
 
 BLOCKED, PASSED, UNDECIDED, NO_TEST = 0, 1, 2, 3
 OUTCOMES = ("blocked", "passed", "unknown")
@@ -54,6 +57,7 @@ _GOING_ON_PACKETS = 3
 """A one-way TCP record without SYN is the next part of a long connection if it pushed data in this many packets."""
 _TCP, _UDP, _ICMP, _ICMP6 = 6, 17, 1, 58
 _ECHO_REPLY, _ECHO_REPLY6 = 0, 129
+_ECHO_REQUEST, _ECHO_REQUEST6 = 8, 128
 _DNS_PORT = 53
 _VERDICT_TABLE = np.array(
     [  # rows: intent (undeclared, deny, allow); columns: outcome (blocked, passed, unknown)
@@ -85,11 +89,12 @@ class Replies(NamedTuple):
 
 
 class Boundaries:
-    """Makes the boundary tests of a batch that already has segment codes."""
+    """Makes the boundary tests of a batch that already has segment codes; remembers who reported which crossing."""
 
     def __init__(self, topology: Topology) -> None:
         self._map = SegmentMap(topology)
         self._intents = IntentTable(topology, self._map)
+        self._crossings = Crossings()
 
     def process(self, batch: Batch, now: Micros) -> Processed:
         """Pass the batch on as it is, with one boundary batch beside it when any row crosses."""
@@ -109,10 +114,22 @@ class Boundaries:
             crossing, replies, outcome = crossing.filter(pl.Series(tested)), replies.only(tested), outcome[tested]
             if not crossing.height:
                 return Processed(batch)
+        forgotten = self._crossings.forgotten
         frame = self._judge(crossing, replies.swapped, outcome, batch)
+        merged, forgotten = crossing.height - frame.height, self._crossings.forgotten - forgotten
+        if not frame.height:
+            return Processed(batch, merged=merged, forgotten=forgotten)
         low, high = time_span(frame)
         header = replace(batch.header, event_class=EventClass.BOUNDARY, rows=frame.height, time_min_us=low, time_max_us=high)
-        return Processed(batch, {bus.BOUNDARY: [Batch(header, frame)]})
+        return Processed(batch, {bus.BOUNDARY: [Batch(header, frame)]}, merged, forgotten)
+
+    def snapshot(self) -> bytes:
+        """The latest crossings."""
+        return self._crossings.snapshot()
+
+    def restore(self, state: bytes) -> None:
+        """Go on with the crossings of a snapshot."""
+        self._crossings.restore(state)
 
     def _judge(self, crossing: pl.DataFrame, swapped: Mask, outcome: Outcomes, batch: Batch) -> pl.DataFrame:
         columns = _oriented(crossing, swapped)
@@ -121,13 +138,18 @@ class Boundaries:
         port = _ports(columns.get("destination.port"), crossing.height)
         intent = self._intents.ask(source, destination, protocol, port)
         verdict = _VERDICT_TABLE[intent, outcome]
-        verdict[(source == AMBIGUOUS_CODE) | (destination == AMBIGUOUS_CODE)] = VERDICTS.index("unproven")
+        verdict[_ambiguous(source, destination)] = VERDICTS.index("unproven")
         known = _protocol_known(crossing, batch.header.event_class)
         verdict[~self._intents.is_certain(source, destination, protocol, port, known)] = VERDICTS.index("unproven")
         if "ringfence.evidence.lossy" in crossing.columns:
             # while records are lost, "nothing passed" is not proven; that something passed stays proven
             lossy = crossing["ringfence.evidence.lossy"].fill_null(False).to_numpy()
             verdict[lossy & (outcome == BLOCKED)] = VERDICTS.index("unproven")
+        # two segments may share an address, so where it is ambiguous two records may tell of two crossings
+        kind = np.where(_ambiguous(source, destination), -1, (outcome.astype(np.int64) << 8) | verdict)
+        merged = self._merged(
+            crossing, columns, kind, (source, destination, protocol, port), _observers(crossing, swapped, batch.header)
+        )
         count = crossing.height
         columns.update({name: crossing[name] for name in _COPIED if name in crossing.columns})
         columns.update(self._named(source, destination))
@@ -147,7 +169,33 @@ class Boundaries:
                 "ringfence.boundary.service": self._services(protocol, port, known),
             }
         )
-        return build_frame(EventClass.BOUNDARY, columns)
+        frame = build_frame(EventClass.BOUNDARY, columns)
+        return frame.filter(pl.Series(~merged)) if merged.any() else frame
+
+    def _merged(
+        self,
+        crossing: pl.DataFrame,
+        ends: Mapping[str, Any],
+        kind: Ints,
+        where: tuple[npt.NDArray[Any], ...],
+        observer: npt.NDArray[np.uint64],
+    ) -> Mask:
+        """Which rows tell of a crossing, with the same outcome and verdict, that was reported otherwise before."""
+        source, destination, protocol, port = (part.astype(np.int64) for part in where)
+        sport = _ports(ends.get("source.port"), crossing.height).astype(np.int64)
+        key = mixed(
+            _address(ends, "source"),
+            _address(ends, "destination"),
+            (sport + 1) | (port + 1) << 20 | protocol << 40,
+            source | destination << 16 | kind << 32 | _icmp_kind(crossing) << 44,
+        )
+        at_us = _began(crossing)
+        known = np.flatnonzero(kind >= 0)
+        if len(known) == len(key):
+            return self._crossings.merged(key, observer, at_us)
+        merged = np.zeros(len(key), np.bool_)
+        merged[known] = self._crossings.merged(key[known], observer[known], at_us[known])
+        return merged
 
     def _named(self, source: npt.NDArray[np.int32], destination: npt.NDArray[np.int32]) -> dict[str, pl.Series]:
         ends = (("source", source.astype(np.uint16)), ("destination", destination.astype(np.uint16)))
@@ -202,6 +250,9 @@ class Boundaries:
 
 _BOUNDARY_ID = np.uint64(0xB0_0D_A2_7E_57_00_00_01)
 """Changes the stream half of the evidence's id into the id of the test made from it."""
+_TELLERS = {event_class: np.uint64(number) << np.uint64(32) for number, event_class in enumerate(EventClass)}
+_REPLY = np.uint64(40)
+"""Tell records of one observer apart, by class and direction, above the 32 bits that `Crossings` leaves out."""
 
 
 def _oriented(frame: pl.DataFrame, swapped: Mask) -> dict[str, Any]:
@@ -219,6 +270,63 @@ def _oriented(frame: pl.DataFrame, swapped: Mask) -> dict[str, Any]:
             {name: values for name, values in ((f"source.{end}", one), (f"destination.{end}", two)) if values is not None}
         )
     return columns
+
+
+def _ambiguous(source: npt.NDArray[Any], destination: npt.NDArray[Any]) -> Mask:
+    return _is((source == AMBIGUOUS_CODE) | (destination == AMBIGUOUS_CODE))
+
+
+def _address(ends: Mapping[str, Any], side: str) -> npt.NDArray[Any]:
+    """An address as a number: of IPv4 itself, of IPv6 a hash."""
+    v4, v6 = ends.get(f"{side}.ip"), ends.get(f"{side}.ip6")
+    if v6 is None or v6.null_count() == len(v6):
+        return np.zeros(0 if v6 is None else len(v6), np.uint64) if v4 is None else _filled(v4, 0)
+    hashes = v6.hash().to_numpy()
+    return hashes if v4 is None else np.where(v4.is_not_null().to_numpy(), _filled(v4, 0), hashes)
+
+
+def _icmp_kind(frame: pl.DataFrame) -> Ints | int:
+    """Type and code of ICMP, plus one; those of an echo reply are those of its request."""
+    column, code = _get(frame, "ringfence.icmp.type"), _get(frame, "ringfence.icmp.code")
+    if column is None or column.null_count() == len(column):
+        return 0
+    kind = _filled(column, 255).astype(np.int64)
+    kind[kind == _ECHO_REPLY] = _ECHO_REQUEST
+    kind[kind == _ECHO_REPLY6] = _ECHO_REQUEST6
+    joined = (kind << 8 | (0 if code is None else _filled(code, 255).astype(np.int64))) + 1
+    told: Ints = np.where(column.is_not_null().to_numpy(), joined, 0)
+    return told
+
+
+def _observers(frame: pl.DataFrame, swapped: Mask, header: Header) -> npt.NDArray[np.uint64]:
+    """A number for who tells each row: its observer by this class of records, or where it names none, its collector.
+
+    Of an exporter the records of both directions count as two tellers; a packet filter decides about each packet anew.
+    """
+    teller = _TELLERS[header.event_class]
+    names = _get(frame, "observer.name")
+    if names is None or names.null_count():
+        told = np.full(frame.height, pl.Series([header.collector]).hash()[0], np.uint64)
+        if names is not None:
+            told = np.where(names.is_not_null().to_numpy(), names.hash().to_numpy() ^ teller, told)
+    elif (names == names[0]).all():  # comparing is cheaper than hashing, and most blocks are of one observer
+        told = np.full(len(names), names[:1].hash()[0], np.uint64) ^ teller
+    else:
+        told = names.hash().to_numpy() ^ teller
+    if header.event_class is EventClass.FLOW and names is not None and swapped.any():
+        action = _get(frame, "ringfence.firewall.action")
+        replies = swapped & names.is_not_null().to_numpy()
+        told ^= (replies if action is None else replies & action.is_null().to_numpy()).astype(np.uint64) << _REPLY
+    return told
+
+
+def _began(frame: pl.DataFrame) -> Ints:
+    """When each crossing began, as far as its record tells."""
+    at_us: Ints = frame["@timestamp"].to_numpy()
+    start = _get(frame, "event.start")
+    if start is None:
+        return at_us
+    return start.to_numpy() if not start.null_count() else np.where(start.is_not_null().to_numpy(), _filled(start, 0), at_us)
 
 
 def _exchange(one: pl.Series | None, two: pl.Series | None, swapped: Mask) -> pl.Series | None:
@@ -377,7 +485,7 @@ class BoundariesKind:
     """Entry point `boundaries`."""
 
     settings = Settings
-    promise = "pure: one boundary test per crossing row that its sensor can speak about"
+    promise = "one boundary test per crossing row that its sensor can speak about; of several observers the first one's"
     status: Status = "experimental"
     event_classes = frozenset(_OUTCOME_OF)
 

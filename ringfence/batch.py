@@ -21,7 +21,7 @@ Micros = NewType("Micros", int)
 
 
 class EventClass(StrEnum):
-    """What a row is about; a Batch holds rows of one class. `boundary` and `dead` are made inside."""
+    """What a row is about; a Batch holds rows of one class. `boundary`, `detection` and `dead` are made inside."""
 
     PF = "pf"
     FLOW = "flow"
@@ -35,6 +35,7 @@ class EventClass(StrEnum):
     FILE = "file"
     GENERIC = "generic"
     BOUNDARY = "boundary"
+    DETECTION = "detection"
     DEAD = "dead"
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pydantic import BaseModel
 
 from ringfence.batch import Batch, Decoded, EventClass, Frames, Micros, Position, Problem, Record, Step
+from ringfence.sigma.ruleset import EMPTY, RuleSet
 from ringfence.topology import Topology
 
 
@@ -28,14 +29,14 @@ class Decoder(Protocol):
 
 @runtime_checkable
 class Resumable(Protocol):
-    """A decoder that learns from the stream what it needs later, such as templates; the collect stage keeps that for it."""
+    """A decoder or processor that learns from the stream what it needs later, such as templates; its stage keeps that for it."""
 
     def snapshot(self) -> bytes:
-        """What a decoder after a restart must know; cheap, and the same bytes while nothing changed."""
+        """What it must know after a restart; cheap, and the same bytes while nothing changed."""
         ...
 
     def restore(self, state: bytes) -> None:
-        """Go on from a snapshot, before the first feed. One that cannot be read is left aside, not raised."""
+        """Go on from a snapshot, before the first rows. One that cannot be read is left aside, not raised."""
         ...
 
 
@@ -143,10 +144,16 @@ class Collector:
 
 @dataclass(frozen=True, slots=True)
 class Processed:
-    """What a processor made of a batch: the batch to pass on (enriched), and further batches for topics of their own."""
+    """What a processor made of a batch: the batch to pass on (enriched), and further batches for topics of their own.
+
+    `merged` counts rows that made no boundary test because another observer had reported the same crossing, `forgotten`
+    crossings that had to leave the memory of them before their time.
+    """
 
     batch: Batch
     outputs: Mapping[str, Sequence[Batch]] = field(default_factory=dict)
+    merged: int = 0
+    forgotten: int = 0
 
 
 class Processor(Protocol):
@@ -221,10 +228,11 @@ class Bus(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BuildContext:
-    """What the program passes to a component when it builds it: where it is in the configuration, and the topology."""
+    """What the program passes to a component when it builds it: where it is in the configuration, the topology, the rules."""
 
     name: str
     topology: Topology
+    rules: RuleSet = EMPTY
 
 
 Status = Literal["experimental", "stable"]

@@ -6,11 +6,11 @@ Relative paths in it are relative to the folder of the file.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ringfence import registry, topology, yamlfile
 from ringfence.batching import Batching
@@ -18,6 +18,8 @@ from ringfence.bus import BusSettings, open_bus
 from ringfence.component import BuildContext, Collector, Processor, Sink
 from ringfence.errors import ConfigError, ConfigFault
 from ringfence.registry import Group
+from ringfence.sigma import ruleset
+from ringfence.sigma.ruleset import RuleSet
 from ringfence.topology import Topology
 
 DEFAULT_FILE = Path("ringfence.yml")
@@ -37,6 +39,19 @@ class Component:
         return self.kind.build(self.settings, BuildContext(self.name, loaded))
 
 
+class RuleFiles(BaseModel):
+    """Where the detection rules are, and what placeholders in them stand for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sigma: list[Path] = Field(default=[], description="Sigma files, or folders of them; `bundled` for the bundled rules.")
+    placeholders: dict[str, list[str]] = Field(default={}, description="Values of %NAME% in rules.")
+
+    def load(self) -> RuleSet:
+        """The rules of the files; what is refused is in the set."""
+        return ruleset.load(self.sigma, self.placeholders)
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """Everything that `ringfence run` needs, checked."""
@@ -49,10 +64,13 @@ class Config:
     collectors: Mapping[str, Callable[[], Collector]]
     sinks: Mapping[str, Callable[[], Sink]]
 
-    def processors(self, names: Sequence[str], loaded: Topology) -> list[Processor]:
-        """Build processors by name for a topology."""
+    rule_files: RuleFiles = field(default_factory=lambda: RuleFiles())
+    rules: RuleSet = ruleset.EMPTY
+
+    def processors(self, names: Sequence[str], loaded: Topology, rules: RuleSet) -> list[Processor]:
+        """Build processors by name for a topology and a set of rules."""
         kinds = [(name, registry.load("processors", name)) for name in names]
-        return [kind.build(kind.settings(), BuildContext(name, loaded)) for name, kind in kinds]
+        return [kind.build(kind.settings(), BuildContext(name, loaded, rules)) for name, kind in kinds]
 
 
 class _File(BaseModel):
@@ -61,6 +79,7 @@ class _File(BaseModel):
     bus: str = DEFAULT_BUS
     bus_options: BusSettings = BusSettings()
     topology: Path | None = None
+    rules: RuleFiles = RuleFiles()
     batching: Batching = Batching()
     collectors: dict[str, dict[str, Any]] = {}
     sinks: dict[str, dict[str, Any]] = {}
@@ -78,6 +97,7 @@ def load(path: Path) -> Config:
         if declared.topology is not None:
             loaded = _collected(lambda: topology.load(base / str(declared.topology)), faults) or loaded
         faults += _bus_faults(declared, document)
+        faults += _rule_faults(declared, base, document)
     for group in ("collectors", "sinks"):
         entries = document.data.get(group)
         for name, entry in entries.items() if isinstance(entries, dict) else ():
@@ -90,6 +110,7 @@ def load(path: Path) -> Config:
         faults.append(document.fault((), "declares neither collectors, nor sinks, nor a topology: there is nothing to run"))
     if faults or declared is None:
         raise ConfigError(faults)
+    files = declared.rules.model_copy(update={"sigma": [ruleset.located(path, base) for path in declared.rules.sigma]})
     return Config(
         bus_url=based_url(declared.bus, base),
         bus=declared.bus_options,
@@ -98,6 +119,8 @@ def load(path: Path) -> Config:
         batching=declared.batching,
         collectors={name: _builder(component, loaded) for name, component in components["collectors"].items()},
         sinks={name: _builder(component, loaded) for name, component in components["sinks"].items()},
+        rule_files=files,
+        rules=files.load(),
     )
 
 
@@ -137,6 +160,13 @@ def _bus_faults(declared: _File, document: yamlfile.Document) -> Iterator[Config
         open_bus(declared.bus, declared.bus_options)
     except ValueError as error:
         yield document.fault(("bus",), str(error))
+
+
+def _rule_faults(declared: _File, base: Path, document: yamlfile.Document) -> Iterator[ConfigFault]:
+    """Rules that are refused are no fault of the configuration; files that are not there are."""
+    for number, path in enumerate(declared.rules.sigma):
+        if not ruleset.located(path, base).exists():
+            yield document.fault(("rules", "sigma", number), f"{path} is not there; accepted: Sigma files, or folders of them")
 
 
 def _clashes(components: Mapping[str, Mapping[str, Component]], document: yamlfile.Document) -> Iterator[ConfigFault]:

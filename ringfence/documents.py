@@ -33,13 +33,18 @@ _ENCODER = msgspec.json.Encoder()
 _INVISIBLE = re.compile("[\\x80-\\x9f\\u061c\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff]")
 _CATEGORY: Mapping[EventClass, tuple[str, ...]] = {
     EventClass.ALERT: ("network", "intrusion_detection"),
+    EventClass.DETECTION: ("intrusion_detection",),
     EventClass.AUTH: ("authentication",),
     EventClass.PROCESS: ("process",),
     EventClass.FILE: ("file", "network"),
     EventClass.GENERIC: (),
     EventClass.DEAD: (),
 }
-_KIND: Mapping[EventClass, str] = {EventClass.ALERT: "alert", EventClass.DEAD: "pipeline_error"}
+_KIND: Mapping[EventClass, str] = {
+    EventClass.ALERT: "alert",
+    EventClass.DETECTION: "alert",
+    EventClass.DEAD: "pipeline_error",
+}
 _TRANSPORTS: dict[int, str] = {number: name for name, number in PROTOCOLS.items() if name not in ("carp", "ipip")}
 _TRANSPORTS[58] = "ipv6-icmp"
 _SEGMENTS = ("source.segment", "destination.segment")
@@ -51,7 +56,11 @@ _ADDRESS_PAIRS = (
     "ringfence.vxlan.source.ip",
     "ringfence.vxlan.destination.ip",
 )
-_DATASETS: Mapping[EventClass, str] = {EventClass.BOUNDARY: "ringfence.boundary", EventClass.DEAD: "ringfence.dead"}
+_DATASETS: Mapping[EventClass, str] = {
+    EventClass.BOUNDARY: "ringfence.boundary",
+    EventClass.DETECTION: "ringfence.detections",
+    EventClass.DEAD: "ringfence.dead",
+}
 CHUNK_ROWS = 4_096
 """Rows whose text is joined at one time, about 1 KiB each; larger pieces leave the cache and cost a sixth more."""
 
@@ -310,11 +319,19 @@ def _column_leaves(column: Column, frame: pl.DataFrame, escaped: Mapping[str, pl
     elif column.render == "code":
         codes = series.cast(pl.UInt32)
         yield name, _quoted(_DECIMAL[codes])
-        yield "network.transport", _quoted(_NAMES[codes])
+        yield "network.transport", _quoted(transport(series))
+    elif column.render == "list":
+        words = pl.Series([None if text is None else _json(text.split(",")) for text in series.to_list()], dtype=pl.String)
+        yield name, Leaf([_shared(words)], bool(words.null_count()))
     elif column.dtype == pl.String():
         yield name, _quoted(escaped.get(name, series))
     else:
         yield name, Leaf([_number(series)], bool(series.null_count()))
+
+
+def transport(codes: pl.Series) -> pl.Series:
+    """IP protocol numbers as the names of network.transport, null where there is none."""
+    return _NAMES[codes.cast(pl.UInt32)]
 
 
 _DECIMAL = pl.Series([str(number) for number in range(65_536)])

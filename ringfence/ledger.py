@@ -21,7 +21,8 @@ LEDGER_STATE = "ledger"
 class Counts:
     """Counters of one component since it first ran. Frames for collectors, rows for the others.
 
-    `received = done + dead + filtered + held`; `shed` never arrived. `written` counts rows appended per topic.
+    `received = done + dead + filtered + held`; `shed` never arrived. `merged` counts those of `done` that told of a crossing
+    which another observer had reported, and so made no boundary test. `written` counts rows appended per topic.
     """
 
     received: int = 0
@@ -30,6 +31,7 @@ class Counts:
     filtered: int = 0
     held: int = 0
     shed: int = 0
+    merged: int = 0
     written: dict[str, int] = field(default_factory=dict)
 
     def wrote(self, topic: str, rows: int) -> None:
@@ -107,7 +109,7 @@ def _parts(state: Mapping[str, bytes], component: str) -> list[Counts]:
 def _summed(state: Mapping[str, bytes], component: str) -> Counts:
     total = Counts()
     for part in _parts(state, component):
-        for name in ("received", "done", "dead", "filtered", "held", "shed"):
+        for name in ("received", "done", "dead", "filtered", "held", "shed", "merged"):
             setattr(total, name, getattr(total, name) + getattr(part, name))
         for topic, rows in part.written.items():
             total.wrote(topic, rows)

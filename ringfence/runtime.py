@@ -22,17 +22,20 @@ from ringfence.clock import Clock, SystemClock
 from ringfence.component import Bus, Processor, Sink
 from ringfence.config import Config
 from ringfence.errors import ConfigError, RingfenceError
+from ringfence.sigma.ruleset import RuleSet
 from ringfence.stages import CollectStage, ProcessStage, SinkStage
 from ringfence.telemetry import TOPOLOGY_LOADED
 from ringfence.topology import Topology
 
 Stage = Literal["all", "collect", "process", "sink"]
 STAGES: tuple[Stage, ...] = ("all", "collect", "process", "sink")
-PROCESSORS = ("segments", "boundaries")
+PROCESSORS = ("segments", "boundaries", "sigma")
 ENRICHERS = ("segments", "labels")
 PROCESS_GROUP = "ringfence.process"
 SAME_SIGNAL_SECS = 1.0
 DRAIN_SECS = 20.0
+MAX_REFUSALS_LOGGED = 20
+"""`ringfence rules check` shows all of them."""
 
 _log = logging.getLogger(__name__)
 
@@ -67,6 +70,7 @@ class Runtime:
         self._options = options or Options()
         self._clock = clock or SystemClock()
         self._topology = config.topology
+        self._rules = config.rules
         self._stop = asyncio.Event()
         self._collected = asyncio.Event()
         self._processed = asyncio.Event()
@@ -80,10 +84,10 @@ class Runtime:
         return self._config.bus.instance if self._config.bus_url.startswith("kafka:") else ""
 
     def _processors(self) -> list[Processor]:
-        return self._config.processors(PROCESSORS, self._topology)
+        return self._config.processors(PROCESSORS, self._topology, self._rules)
 
     def _enrichers(self) -> list[Processor]:
-        return self._config.processors(ENRICHERS, self._topology)
+        return self._config.processors(ENRICHERS, self._topology, self._rules)
 
     @property
     def was_stopped(self) -> bool:
@@ -109,6 +113,7 @@ class Runtime:
         try:
             await engine.open()
             TOPOLOGY_LOADED.set(self._clock.now() / 1_000_000)
+            self._report(self._rules)
             await self._until_ended(asyncio.ensure_future(self._stages(engine)))
         except BaseExceptionGroup as failures:
             raise first_failure(failures) from None
@@ -174,6 +179,31 @@ class Runtime:
         self._reloadable.append(stage)
         return stage
 
+    def reload(self) -> None:
+        """Read rules and topology again; what is faulty is reported, and the last good one of it stays in force."""
+        self.reload_rules()
+        self.reload_topology()
+
+    def reload_rules(self) -> None:
+        """Read the rules again. A set that is empty where there was one is a mistake, and the last good one stays."""
+        if not self._config.rule_files.sigma:
+            return
+        loaded = self._config.rule_files.load()
+        if self._rules.count and not loaded.count:
+            _log.error("the rules are not reloaded, the last good ones stay: none of the %d is in force", len(loaded.refusals))
+            return
+        self._rules = loaded
+        self._report(loaded)
+        for stage in self._reloadable:
+            stage.reload()
+
+    def _report(self, rules: RuleSet) -> None:
+        """Say what is in force, and each refusal once."""
+        if rules.count or rules.refusals:
+            _log.info("%d rules in force (set %s), %d refused", rules.count, rules.digest, len(rules.refusals))
+        for refusal in rules.refusals[:MAX_REFUSALS_LOGGED]:
+            _log.warning("rule refused: %s", refusal)
+
     def reload_topology(self) -> None:
         """Read the topology file again; a faulty one is reported and the last good one stays in force."""
         path = self._config.topology_file
@@ -200,7 +230,7 @@ class Runtime:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal)
-        loop.add_signal_handler(signal.SIGHUP, self.reload_topology)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
 
     def _on_stop_signal(self) -> None:
         if self._stop.is_set() and self._clock.monotonic() - self._stopped_at < SAME_SIGNAL_SECS:

@@ -23,8 +23,8 @@ MAJOR = 1
 MINOR = 3
 VERSION = f"{MAJOR}.{MINOR}"
 
-Render = Literal["plain", "time", "ipv4", "ipv6", "bytes", "event_id", "hidden", "code"]
-"""How a column becomes JSON: as it is, as RFC 3339 time, as address text, as escaped text; hidden ones are not shown.
+Render = Literal["plain", "time", "ipv4", "ipv6", "bytes", "event_id", "hidden", "code", "list"]
+"""How a column becomes JSON: as it is, as RFC 3339 time, as address text, as escaped text, as words between commas; hidden ones are not shown.
 
 `event_id` is the upper half of a 128-bit id whose lower half is the column of the same name ending in `position`.
 """
@@ -66,15 +66,18 @@ _ALERT, _AUTH, _PROCESS, _FILE, _GENERIC = (
     EventClass.FILE,
     EventClass.GENERIC,
 )
-_BOUNDARY, _DEAD = EventClass.BOUNDARY, EventClass.DEAD
+_BOUNDARY, _DETECTION, _DEAD = EventClass.BOUNDARY, EventClass.DETECTION, EventClass.DEAD
 
 _EVERY = frozenset(EventClass)
-_EVENTS = _EVERY - {_BOUNDARY, _DEAD}
+_EVENTS = _EVERY - {_BOUNDARY, _DETECTION, _DEAD}
 _WIRE = frozenset({_PF, _FLOW, _DNS, _HTTP, _TLS, _SSH, _ALERT, _FILE})
 _EVE = frozenset({_FLOW, _DNS, _HTTP, _TLS, _SSH, _ALERT, _FILE})
-_ADDRESSED = _WIRE | {_AUTH, _GENERIC, _BOUNDARY}
+_ADDRESSED = _WIRE | {_AUTH, _GENERIC, _BOUNDARY, _DETECTION}
 _COUNTED = frozenset({_FLOW, _ALERT})
-_HOST = frozenset({_AUTH, _PROCESS, _GENERIC})
+_HOST = frozenset({_AUTH, _PROCESS, _GENERIC, _DNS})
+_SAID = frozenset({_AUTH, _DNS, _GENERIC})
+_DNS_LATER = ((_DNS, "1.3"),)
+_BOTH_LATER = ((_DNS, "1.3"), (_GENERIC, "1.3"))
 _WATCHED = frozenset({_FLOW, _DNS, _ALERT, _FILE})
 """Beside `process`, what a sensor inside a host reports: it knows the process that did it."""
 _WATCHED_13 = tuple((event_class, "1.3") for event_class in (_FLOW, _DNS, _ALERT, _FILE))
@@ -134,7 +137,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "observer.name",
         _TEXT,
-        _EVENTS | {_BOUNDARY},
+        _EVENTS | {_BOUNDARY, _DETECTION},
         "The sensor that saw it: exporter address, firewall, IDS or host.",
         eve="host",
         zeek="_system_name",
@@ -172,7 +175,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "network.iana_number",
         _U8,
-        _WIRE | {_BOUNDARY},
+        _WIRE | {_BOUNDARY, _DETECTION},
         "IP protocol number; network.transport is its name.",
         eve="proto",
         render="code",
@@ -181,7 +184,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "network.protocol",
         _TEXT,
-        _EVE | {_BOUNDARY},
+        _EVE | {_BOUNDARY, _DETECTION},
         "Application protocol as the sensor named it.",
         eve="app_proto",
         zeek="conn: service",
@@ -213,9 +216,10 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "observer.ingress.interface.name",
         _TEXT,
-        _WIRE | {_BOUNDARY},
+        _WIRE | {_BOUNDARY, _GENERIC},
         "Interface on which it entered the observer.",
         eve="in_iface",
+        joined=((_GENERIC, "1.3"),),
     ),
     Column("observer.egress.interface.name", _TEXT, _WIRE | {_BOUNDARY}, "Interface on which it left the observer."),
     Column("observer.ingress.interface.id", _INT, _only(_FLOW, _BOUNDARY), "SNMP ifIndex of the input interface."),
@@ -354,7 +358,9 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("ringfence.pf.truncated", _BOOL, _only(_PF), "The capture was cut before the transport header ended."),
     # application records of the IDS
-    Column("dns.question.name", _TEXT, _only(_DNS), "Name that was asked for.", eve="dns.rrname", zeek="dns: query"),
+    Column(
+        "dns.question.name", _TEXT, _only(_DNS, _DETECTION), "Name that was asked for.", eve="dns.rrname", zeek="dns: query"
+    ),
     Column(
         "dns.question.type", _TEXT, _only(_DNS), "Record type that was asked for.", eve="dns.rrtype", zeek="dns: qtype_name"
     ),
@@ -362,7 +368,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("dns.type", _TEXT, _only(_DNS), "query or answer.", eve="dns.type"),
     Column("dns.id", _INT, _only(_DNS), "Transaction id.", eve="dns.id", zeek="dns: trans_id"),
     Column("url.domain", _TEXT, _only(_HTTP), "Host that was asked for.", eve="http.hostname", zeek="http: host"),
-    Column("url.original", _TEXT, _only(_HTTP), "Request target as sent.", eve="http.url", zeek="http: uri"),
+    Column("url.original", _TEXT, _only(_HTTP, _DETECTION), "Request target as sent.", eve="http.url", zeek="http: uri"),
     Column("http.request.method", _TEXT, _only(_HTTP), "Request method.", eve="http.http_method", zeek="http: method"),
     Column(
         "http.response.status_code",
@@ -463,7 +469,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "rule.id",
         _TEXT,
-        _only(_ALERT, _BOUNDARY),
+        _only(_ALERT, _BOUNDARY, _DETECTION),
         "Signature id; for pf the rule path ruleset.rule.subrule.",
         eve="alert.signature_id",
         zeek="signatures: sig_id",
@@ -471,7 +477,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "rule.name",
         _TEXT,
-        _only(_ALERT),
+        _only(_ALERT, _DETECTION),
         "Signature text.",
         eve="alert.signature",
         zeek="notice: note; weird: name; signatures: sig_id",
@@ -487,7 +493,11 @@ COLUMNS: tuple[Column, ...] = (
     Column("rule.category", _TEXT, _only(_ALERT), "Class of the signature.", eve="alert.category", zeek="signatures: note"),
     Column("rule.version", _TEXT, _only(_ALERT), "Revision of the signature.", eve="alert.rev"),
     Column(
-        "event.severity", _INT, _only(_ALERT), "0 to 99, higher is worse (Suricata counts the other way).", eve="alert.severity"
+        "event.severity",
+        _INT,
+        _only(_ALERT, _DETECTION),
+        "0 to 99, higher is worse (Suricata counts the other way).",
+        eve="alert.severity",
     ),
     Column(
         "ringfence.ids.action",
@@ -520,6 +530,11 @@ COLUMNS: tuple[Column, ...] = (
         since="1.2",
         eve="verdict.reject_target",
     ),
+    Column("threat.tactic.name", _TEXT, _only(_ALERT), "ATT&CK tactics of the rule, with commas between them.", since="1.3"),
+    Column("threat.technique.id", _TEXT, _only(_ALERT), "Ids of its ATT&CK techniques, with commas between them.", since="1.3"),
+    Column(
+        "threat.technique.name", _TEXT, _only(_ALERT), "Names of its ATT&CK techniques, with commas between them.", since="1.3"
+    ),
     # hosts and people
     Column(
         "event.code",
@@ -528,13 +543,13 @@ COLUMNS: tuple[Column, ...] = (
         "The source's own number for this kind of event, such as the Windows event id.",
         since="1.3",
     ),
-    Column("host.hostname", _TEXT, _HOST, "Host that wrote the log line."),
-    Column("host.name", _TEXT, _ENDPOINT, "Host on which it happened.", since="1.3"),
+    Column("host.hostname", _TEXT, _HOST, "Host that wrote the log line.", joined=_DNS_LATER),
+    Column("host.name", _TEXT, _ENDPOINT | {_DETECTION}, "Host on which it happened.", since="1.3"),
     Column(
         "source.domain",
         _TEXT,
-        _only(_AUTH, _FLOW, _ALERT),
-        "Name of the initiator's host, as the source gives it.",
+        _only(_AUTH, _FLOW, _ALERT, _GENERIC),
+        "Name of the initiator's host, as the source gives it; of DHCP the name that the client gives itself.",
         since="1.3",
     ),
     Column(
@@ -547,7 +562,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "process.name",
         _TEXT,
-        _HOST | _WATCHED,
+        _HOST | _WATCHED | {_DETECTION},
         "Program that wrote the log line, or that acts.",
         joined=_WATCHED_13,
     ),
@@ -555,15 +570,15 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "process.command_line",
         _TEXT,
-        _ENDPOINT,
+        _ENDPOINT | {_DETECTION},
         "Command line as executed, or asked for with sudo or doas.",
         joined=((_AUTH, "1.2"), (_GENERIC, "1.3"), *_WATCHED_13),
     ),
     Column(
         "user.name",
         _TEXT,
-        _ENDPOINT,
-        "Account concerned: who acts, or is logged in or refused.",
+        _ENDPOINT | {_DETECTION},
+        "Account concerned: who acts, or is logged in or refused; of a DNS query the TSIG key.",
         joined=((_GENERIC, "1.3"), *_WATCHED_13),
     ),
     # of processes, and of those that did what a sensor inside a host reports
@@ -573,7 +588,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("orchestrator.namespace", _TEXT, _WATCHED | {_PROCESS}, "Kubernetes namespace of the pod.", since="1.3"),
     Column("orchestrator.resource.name", _TEXT, _WATCHED | {_PROCESS}, "Name of the Kubernetes pod.", since="1.3"),
     Column("process.entity_id", _TEXT, _ENDPOINT, "The sensor's own id of the process, never used again.", since="1.3"),
-    Column("process.executable", _TEXT, _ENDPOINT, "Path of the program.", since="1.3"),
+    Column("process.executable", _TEXT, _ENDPOINT | {_DETECTION}, "Path of the program.", since="1.3"),
     Column("process.exit_code", _INT, _only(_PROCESS), "Exit code of the process that ended.", since="1.3"),
     Column("process.hash.md5", _TEXT, _WATCHED | {_PROCESS}, "MD5 of the program.", since="1.3"),
     Column("process.hash.sha1", _TEXT, _WATCHED | {_PROCESS}, "SHA-1 of the program.", since="1.3"),
@@ -622,18 +637,29 @@ COLUMNS: tuple[Column, ...] = (
         "event.action",
         _TEXT,
         _HOST | {_FILE},
-        "What was attempted or done: ssh-login, sudo, su, session-opened, user-created; of processes exec, exit and the like.",
-        joined=((_PROCESS, "1.3"), (_FILE, "1.3"), (_GENERIC, "1.3")),
+        "What was attempted or happened: ssh-login, sudo, user-created, mfa, dns-query, dhcp-ack, bgp-state; of processes exec, exit.",
+        joined=(*_BOTH_LATER, (_PROCESS, "1.3"), (_FILE, "1.3")),
+    ),
+    Column("event.outcome", _TEXT, _SAID, "success, failure or unknown, from the actor's view.", joined=_BOTH_LATER),
+    Column("event.reason", _TEXT, _SAID, "Why, in the program's words.", joined=_BOTH_LATER),
+    Column("ringfence.auth.method", _TEXT, _only(_AUTH), "password, publickey, ..."),
+    Column(
+        "ringfence.auth.key", _TEXT, _only(_AUTH), "Fingerprint of the key that was offered, such as SHA256:....", since="1.3"
     ),
     Column(
-        "event.outcome",
-        _TEXT,
-        _only(_AUTH, _GENERIC),
-        "success, failure or unknown, from the actor's view.",
-        joined=((_GENERIC, "1.3"),),
+        "ringfence.auth.application", _TEXT, _only(_AUTH), "Application or client that a single sign-on was for.", since="1.3"
     ),
-    Column("event.reason", _TEXT, _only(_AUTH), "Why, in the program's words."),
-    Column("ringfence.auth.method", _TEXT, _only(_AUTH), "password, publickey, ..."),
+    Column("ringfence.auth.certificate", _TEXT, _only(_AUTH), "Id that the certificate authority gave it.", since="1.3"),
+    Column(
+        "ringfence.state.subject",
+        _TEXT,
+        _only(_GENERIC),
+        "What changed: interface, virtual router, session, host.",
+        since="1.3",
+    ),
+    Column("ringfence.state.before", _TEXT, _only(_GENERIC), "State that it was in, in the program's words.", since="1.3"),
+    Column("ringfence.state.after", _TEXT, _only(_GENERIC), "State that it is in now, in the program's words.", since="1.3"),
+    Column("source.mac", _TEXT, _only(_AUTH, _GENERIC), "MAC of the client, as ECS writes it: 52-54-00-12-34-56.", since="1.3"),
     Column(
         "ringfence.auth.logon_type",
         _INT,
@@ -642,18 +668,19 @@ COLUMNS: tuple[Column, ...] = (
         since="1.3",
     ),
     Column("ringfence.auth.terminal", _TEXT, _only(_AUTH), "Terminal that it came from, as the program names it.", since="1.2"),
-    Column("message", _TEXT, _HOST, "The text of the message."),
-    Column("log.syslog.facility.code", _U8, _HOST, "Facility (RFC 5424 6.2.1)."),
-    Column("log.syslog.severity.code", _U8, _HOST, "Severity, 0 is worst (RFC 5424 6.2.1)."),
-    Column("log.syslog.appname", _TEXT, _HOST, "APP-NAME or the tag of RFC 3164."),
-    Column("log.syslog.procid", _TEXT, _HOST, "PROCID."),
-    Column("log.syslog.msgid", _TEXT, _HOST, "MSGID (RFC 5424 only)."),
-    Column("log.syslog.version", _TEXT, _HOST, "1 for RFC 5424, absent for RFC 3164."),
+    Column("message", _TEXT, _HOST, "The text of the message.", joined=_DNS_LATER),
+    Column("log.syslog.facility.code", _U8, _HOST, "Facility (RFC 5424 6.2.1).", joined=_DNS_LATER),
+    Column("log.syslog.severity.code", _U8, _HOST, "Severity, 0 is worst (RFC 5424 6.2.1).", joined=_DNS_LATER),
+    Column("log.syslog.appname", _TEXT, _HOST, "APP-NAME or the tag of RFC 3164.", joined=_DNS_LATER),
+    Column("log.syslog.procid", _TEXT, _HOST, "PROCID.", joined=_DNS_LATER),
+    Column("log.syslog.msgid", _TEXT, _HOST, "MSGID (RFC 5424 only).", joined=_DNS_LATER),
+    Column("log.syslog.version", _TEXT, _HOST, "1 for RFC 5424, absent for RFC 3164.", joined=_DNS_LATER),
     Column(
         "ringfence.syslog.structured_data",
         _TEXT,
         _HOST,
         "Structured data as a JSON object, id -> name -> value (RFC 5424 6.3).",
+        joined=_DNS_LATER,
     ),
     Column("ringfence.generic.type", _TEXT, _only(_GENERIC), "The source's own name for the kind of record.", eve="event_type"),
     # modules, registry and services of hosts, and the event log of Windows
@@ -687,7 +714,13 @@ COLUMNS: tuple[Column, ...] = (
         since="1.3",
     ),
     Column("ringfence.service.command_line", _TEXT, _only(_GENERIC), "What a service that was installed runs.", since="1.3"),
-    Column("service.name", _TEXT, _only(_AUTH, _GENERIC), "Service that was installed, or that a ticket is for.", since="1.3"),
+    Column(
+        "service.name",
+        _TEXT,
+        _SAID,
+        "Service that was installed, that a ticket is for, or whose program wrote the line.",
+        since="1.3",
+    ),
     Column("winlog.channel", _TEXT, _ENDPOINT, "Windows event log that it was in.", since="1.3"),
     Column(
         "winlog.event_data", _TEXT, _ENDPOINT, "The fields of the Windows event as a JSON object, as they came.", since="1.3"
@@ -703,18 +736,29 @@ COLUMNS: tuple[Column, ...] = (
     Column("winlog.provider_name", _TEXT, _ENDPOINT, "Program that wrote the Windows event.", since="1.3"),
     Column("winlog.record_id", _TEXT, _ENDPOINT, "Number of the event in its Windows event log.", since="1.3"),
     # boundary tests
-    Column("ringfence.boundary.id", _TEXT, _only(_BOUNDARY), "from -> to, by segment names."),
-    Column("ringfence.boundary.intent", _TEXT, _only(_BOUNDARY), "allow, deny or undeclared, for this service."),
-    Column("ringfence.boundary.outcome", _TEXT, _only(_BOUNDARY), "blocked, passed or unknown."),
+    Column("ringfence.boundary.id", _TEXT, _only(_BOUNDARY, _DETECTION), "from -> to, by segment names."),
+    Column("ringfence.boundary.intent", _TEXT, _only(_BOUNDARY, _DETECTION), "allow, deny or undeclared, for this service."),
+    Column("ringfence.boundary.outcome", _TEXT, _only(_BOUNDARY, _DETECTION), "blocked, passed or unknown."),
     Column(
-        "ringfence.boundary.verdict", _TEXT, _only(_BOUNDARY), "held, breached, permitted, overblocked, undeclared or unproven."
+        "ringfence.boundary.verdict",
+        _TEXT,
+        _only(_BOUNDARY, _DETECTION),
+        "held, breached, permitted, overblocked, undeclared or unproven.",
     ),
-    Column("ringfence.boundary.origin", _TEXT, _only(_BOUNDARY), "observed in traffic or simulated by ringfence."),
-    Column("ringfence.boundary.service", _TEXT, _only(_BOUNDARY), "Declared name of the service, else protocol/port."),
-    Column("ringfence.evidence.class", _TEXT, _only(_BOUNDARY), "Event class of the evidence."),
-    Column("ringfence.evidence.module", _TEXT, _only(_BOUNDARY), "Kind of sensor that gave the evidence."),
-    Column("ringfence.evidence.source", _U64, _only(_BOUNDARY), "Upper half of the evidence's event.id.", render="event_id"),
-    Column("ringfence.evidence.position", _U64, _only(_BOUNDARY), "Lower half of it.", render="hidden"),
+    Column("ringfence.boundary.origin", _TEXT, _only(_BOUNDARY, _DETECTION), "observed in traffic or simulated by ringfence."),
+    Column(
+        "ringfence.boundary.service", _TEXT, _only(_BOUNDARY, _DETECTION), "Declared name of the service, else protocol/port."
+    ),
+    Column("ringfence.evidence.class", _TEXT, _only(_BOUNDARY, _DETECTION), "Event class of the evidence."),
+    Column("ringfence.evidence.module", _TEXT, _only(_BOUNDARY, _DETECTION), "Kind of sensor that gave the evidence."),
+    Column(
+        "ringfence.evidence.source",
+        _U64,
+        _only(_BOUNDARY, _DETECTION),
+        "Upper half of the evidence's event.id.",
+        render="event_id",
+    ),
+    Column("ringfence.evidence.position", _U64, _only(_BOUNDARY, _DETECTION), "Lower half of it.", render="hidden"),
     *(
         Column(f"{side}.segment.{part}", _TEXT, _ADDRESSED, f"{meaning} of the {side}'s segment.")
         for side in ("source", "destination")
@@ -730,6 +774,17 @@ COLUMNS: tuple[Column, ...] = (
         )
         for side in ("source", "destination")
     ),
+    # detections
+    Column("ringfence.detection.kind", _TEXT, _only(_DETECTION), "What found it: sigma, correlation or yara.", since="1.3"),
+    Column("ringfence.detection.level", _TEXT, _only(_DETECTION), "informational, low, medium, high or critical.", since="1.3"),
+    Column(
+        "ringfence.detection.fields",
+        _TEXT,
+        _only(_DETECTION),
+        "The fields that matched with their values, as a JSON object.",
+        since="1.3",
+    ),
+    Column("threat.technique.id", _TEXT, _only(_DETECTION), "ATT&CK techniques of the rule.", since="1.3", render="list"),
     # dead letters
     Column("ringfence.dead.stage", _TEXT, _only(_DEAD), "collect, process or sink."),
     Column("ringfence.dead.component", _TEXT, _only(_DEAD), "Component that rejected it."),

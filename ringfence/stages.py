@@ -28,12 +28,13 @@ from ringfence.errors import EndOfInput, Fenced, Retryable
 from ringfence.ledger import LEDGER_STATE, Counts, topics_read
 from ringfence.retry import until_done
 from ringfence.schema import together
-from ringfence.telemetry import DEAD, DROPPED, PARSED, PROCESSED, RECEIVED, REJECTED, STEP_SECS
+from ringfence.telemetry import DEAD, DROPPED, FORGOTTEN, MERGED, PARSED, PROCESSED, RECEIVED, REJECTED, STEP_SECS
 
 POSITION_STATE = "position"
 SEQUENCE_STATE = "sequence"
 DECODER_STATE = "decoder"
 SINK_STATE = "sink"
+PROCESSOR_STATE = "processor"
 TOPICS_STATE = f"{LEDGER_STATE}/topics"
 MAX_STEP_RECORDS = 64
 MAX_STEP_BYTES = 8 * 1024 * 1024
@@ -339,13 +340,37 @@ class ProcessStage(_ReadingStage):
         super().__init__("ringfence.process", (bus.EVENTS,), engine, clock, instance)
         self._build = processors
         self._processors: Sequence[Processor] = ()
+        self._learnt: dict[str, bytes] = {}
 
     def reload(self) -> None:
         """Use new processors from the next step on (after a topology was reloaded)."""
+        self._renew(self._snapshots())
+
+    def _renew(self, state: Mapping[str, bytes]) -> None:
+        """New processors, which go on with what those before them had learnt."""
         self._processors = self._build()
+        for key, processor in self._resumable():
+            if key in state:
+                processor.restore(state[key])
+
+    def _resumable(self) -> Iterator[tuple[str, Resumable]]:
+        for number, processor in enumerate(self._processors):
+            if isinstance(processor, Resumable):
+                yield state_key(f"{PROCESSOR_STATE}/{number}", self.instance), processor
+
+    def _snapshots(self) -> dict[str, bytes]:
+        return {key: processor.snapshot() for key, processor in self._resumable()}
+
+    def _news(self) -> dict[str, bytes]:
+        """What processors learnt, where it differs from what is stored."""
+        known = self._snapshots()
+        news = {key: learnt for key, learnt in known.items() if self._learnt.get(key) != learnt}
+        self._learnt = known
+        return news
 
     async def _work(self, state: Mapping[str, bytes], ended: asyncio.Event) -> None:
-        self._processors = self._build()
+        self._renew(state)
+        self._learnt = self._snapshots()
         reading = _Reading.restored(state, self.instance)
         while (records := await self._records(ended)) is not None:
             started = self._clock.monotonic()
@@ -366,7 +391,7 @@ class ProcessStage(_ReadingStage):
                 letters.append(deadletter.from_block(record, str(error), "process", "codec", where, position.offset, now_us))
                 reading.counts.dead += rows
                 continue
-            dead = self._run(batch, made, record.key, now_us)
+            dead = self._run(batch, made, record.key, now_us, reading.counts)
             letters += dead
             reading.counts.dead += len(dead)
             reading.counts.done += rows - len(dead)
@@ -377,32 +402,45 @@ class ProcessStage(_ReadingStage):
         for topic, written in outputs.items():
             reading.counts.wrote(topic, codec.rows_in(written))
         PROCESSED.labels("process").inc(sum(codec.rows_in([record]) for _, record in records))
-        return Step(self.group, outputs, next_offsets(records), reading.state())
+        return Step(self.group, outputs, next_offsets(records), {**reading.state(), **self._news()})
 
-    def _run(self, batch: Batch, made: dict[str, list[tuple[bytes, Batch]]], key: bytes, now_us: int) -> list[DeadLetter]:
+    def _run(
+        self, batch: Batch, made: dict[str, list[tuple[bytes, Batch]]], key: bytes, now_us: int, counts: Counts
+    ) -> list[DeadLetter]:
         """Run the processors; a batch that crashes one is halved until the rows that do are alone."""
         try:
-            outputs = self._made_of(batch)
+            outputs, merged, forgotten = self._made_of(batch)
         except _CRASHES as error:
             if batch.frame.height == 1:
                 _log.exception("a row crashed the processors and is dead-lettered: %s", error)
                 return [deadletter.from_problem(_crashed(batch, error), "process", "processors", now_us)]
             middle = batch.frame.height // 2
             halves = (batch.frame.slice(0, middle), batch.frame.slice(middle))
-            return [letter for half in halves for letter in self._run(part_of(batch, half), made, key, now_us)]
+            return [letter for half in halves for letter in self._run(part_of(batch, half), made, key, now_us, counts)]
+        counts.merged += merged
+        MERGED.inc(merged)
+        FORGOTTEN.inc(forgotten)
         for topic, batches in outputs.items():
             made.setdefault(topic, []).extend((key, part) for part in batches)
         return []
 
-    def _made_of(self, batch: Batch) -> dict[str, list[Batch]]:
+    def _made_of(self, batch: Batch) -> tuple[dict[str, list[Batch]], int, int]:
+        """The batches by topic, and how many crossings were merged and forgotten. A processor sees, after the batch, what those
+        before it made.
+        """
         made: dict[str, list[Batch]] = {}
+        merged = forgotten = 0
         now = Micros(batch.header.time_max_us)
         for processor in self._processors:
+            earlier = [part for batches in made.values() for part in batches]
             processed = processor.process(batch, now)
             batch = processed.batch
-            for topic, batches in processed.outputs.items():
-                made.setdefault(topic, []).extend(batches)
-        return made
+            merged += processed.merged
+            forgotten += processed.forgotten
+            for outputs in (processed.outputs, *(processor.process(part, now).outputs for part in earlier)):
+                for topic, batches in outputs.items():
+                    made.setdefault(topic, []).extend(batches)
+        return made, merged, forgotten
 
 
 class SinkStage(_ReadingStage):
@@ -497,8 +535,8 @@ class SinkStage(_ReadingStage):
         return batches, unreadable
 
     def _enriched(self, batch: Batch) -> Batch:
-        if batch.header.event_class is EventClass.BOUNDARY:
-            return batch
+        if batch.header.event_class in (EventClass.BOUNDARY, EventClass.DETECTION):
+            return batch  # they have the names of segments already
         for processor in self._enrich:
             batch = processor.process(batch, Micros(batch.header.time_max_us)).batch
         return batch

@@ -25,6 +25,12 @@ DROPPED = Counter(
 )
 DEAD = Counter("ringfence_dlq_messages", "Dead letters written.", ["stage", "reason"], registry=REGISTRY)
 PROCESSED = Counter("ringfence_rows_processed", "Rows that a stage is done with.", ["stage"], registry=REGISTRY)
+MERGED = Counter(
+    "ringfence_crossings_merged", "Rows that told of a crossing which another observer had reported.", registry=REGISTRY
+)
+FORGOTTEN = Counter(
+    "ringfence_crossings_forgotten", "Crossings forgotten while other observers might still report them.", registry=REGISTRY
+)
 RETRIES = Counter("ringfence_retries", "Calls that had to be repeated.", ["call"], registry=REGISTRY)
 STEP_SECS = Histogram(
     "ringfence_processing_duration_seconds",
@@ -56,6 +62,21 @@ COMMAND_CAPS = Counter(
     "Bounds that its output hit: frame (the program is started again), error_line and error_lines (cut, forgotten).",
     ["source", "cap"],
     registry=REGISTRY,
+)
+FILE_TRUNCATIONS = Counter(
+    "ringfence_file_truncations",
+    "Times that a file was cut short under its reader, as copytruncate does.",
+    ["path"],
+    registry=REGISTRY,
+)
+FILE_LOSS_SECONDS = Counter(
+    "ringfence_file_loss_seconds",
+    "Time before truncations in which what was written to a file is lost, at most.",
+    ["path"],
+    registry=REGISTRY,
+)
+FILE_LOSS_BYTES = Counter(
+    "ringfence_file_loss_bytes", "What that is at the rate at which the file grew, an estimate.", ["path"], registry=REGISTRY
 )
 _BUILD = Info("ringfence_build", "Version of ringfence.", registry=REGISTRY)
 _BUILD.info({"version": __version__})

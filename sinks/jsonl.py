@@ -1,4 +1,4 @@
-"""JSON lines: one ECS document a line, one file per topic: events.jsonl, boundary.jsonl, dead.jsonl.
+"""JSON lines: one ECS document a line, one file per topic: events.jsonl, boundary.jsonl, detections.jsonl, dead.jsonl.
 
 Exactly once: the length of each file is committed with the offsets, and a start cuts each file back to its committed
 length, so a crash between writing and committing leaves neither gaps nor repeats. Files are synced before the commit.
@@ -22,7 +22,12 @@ from ringfence.component import BuildContext, Status
 from ringfence.errors import Permanent, Retryable
 from ringfence.yamlfile import ConfigPath
 
-_FILES: Mapping[str, str] = {bus.EVENTS: "events.jsonl", bus.BOUNDARY: "boundary.jsonl", bus.DEAD: "dead.jsonl"}
+_FILES: Mapping[str, str] = {
+    bus.EVENTS: "events.jsonl",
+    bus.BOUNDARY: "boundary.jsonl",
+    bus.DETECTIONS: "detections.jsonl",
+    bus.DEAD: "dead.jsonl",
+}
 _TOPICS: Mapping[str, str] = {name.removesuffix(".jsonl"): topic for topic, name in _FILES.items()}
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ORIGINAL = frozenset({"event.original"})
@@ -107,7 +112,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: ConfigPath
-    topics: list[Literal["events", "boundary", "dead"]] = Field(default=["events", "boundary", "dead"], min_length=1)
+    topics: list[Literal["events", "boundary", "detections", "dead"]] = Field(
+        default=["events", "boundary", "detections", "dead"], min_length=1
+    )
     original: Literal["keep", "drop"] = "drop"
 
 

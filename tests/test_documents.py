@@ -190,6 +190,7 @@ BY_CLASS: dict[str, tuple[EventClass, dict[str, Any], dict[str, Any]]] = {
     "file on a host": (EventClass.FILE, {"event.action": "file-created"}, {"kind": "event", "category": ["file"], "type": ["creation"], "outcome": None}),
     "end of a process": (EventClass.PROCESS, {"event.action": "exit"}, {"kind": "event", "category": ["process"], "type": ["end"], "outcome": None}),
     "generic": (EventClass.GENERIC, {}, {"kind": "event", "category": None, "type": None, "outcome": None}),
+    "detection": (EventClass.DETECTION, {}, {"kind": "alert", "category": ["intrusion_detection"], "type": None, "outcome": None}),
     "dead": (EventClass.DEAD, {}, {"kind": "pipeline_error", "category": None, "type": None, "outcome": None}),
     "blocked": (EventClass.BOUNDARY, {"ringfence.boundary.outcome": "blocked"}, {"kind": "event", "category": NETWORK, "type": ["connection", "denied"], "outcome": "failure"}),
     "passed": (EventClass.BOUNDARY, {"ringfence.boundary.outcome": "passed"}, {"kind": "event", "category": NETWORK, "type": ["connection", "allowed"], "outcome": "success"}),
@@ -212,7 +213,12 @@ def test_the_action_of_a_boundary_test_tells_its_origin(origin: str, action: str
 
 @pytest.mark.parametrize(
     ("event_class", "dataset"),
-    [(EventClass.FLOW, "ringfence.events"), (EventClass.BOUNDARY, "ringfence.boundary"), (EventClass.DEAD, "ringfence.dead")],
+    [
+        (EventClass.FLOW, "ringfence.events"),
+        (EventClass.BOUNDARY, "ringfence.boundary"),
+        (EventClass.DETECTION, "ringfence.detections"),
+        (EventClass.DEAD, "ringfence.dead"),
+    ],
 )
 def test_the_dataset_is_that_of_the_topic(event_class: EventClass, dataset: str) -> None:
     assert one(event_class)["event"]["dataset"] == dataset
@@ -253,6 +259,8 @@ def shown(column: schema.Column, value: Any) -> Any:
         return f"{moment.year:04d}-" + moment.strftime("%m-%dT%H:%M:%S.%fZ")
     if column.render == "bytes":
         return value.decode(errors="backslashreplace")
+    if column.render == "list":
+        return value.split(",")
     if column.render == "code":
         return str(value)
     return str(ipaddress.ip_address(value))
@@ -267,14 +275,15 @@ def reference(batch: Batch, row: dict[str, Any]) -> dict[str, Any]:
         "process": ["process"],
         "file": ["file", *(["network"] if {"source.ip", "source.ip6"} & row.keys() else [])],
         "generic": [],
+        "detection": ["intrusion_detection"],
         "dead": [],
     }
     constants = {
         "ecs.version": documents.ECS_VERSION,
-        "event.kind": {"alert": "alert", "dead": "pipeline_error"}.get(event_class, "event"),
+        "event.kind": {"alert": "alert", "detection": "alert", "dead": "pipeline_error"}.get(event_class, "event"),
         "event.category": category.get(event_class, ["network"]),
         "event.module": batch.header.module,
-        "event.dataset": {"boundary": "ringfence.boundary", "dead": "ringfence.dead"}.get(event_class, "ringfence.events"),
+        "event.dataset": {"boundary": "ringfence.boundary", "detection": "ringfence.detections", "dead": "ringfence.dead"}.get(event_class, "ringfence.events"),
         "ringfence.class": str(event_class),
         "ringfence.collector": batch.header.collector,
         "event.id": f"{row['ringfence.event.source']:016x}{row['ringfence.event.position']:016x}",

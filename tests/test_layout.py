@@ -26,6 +26,7 @@ LAYERS = {
         "deadletter",
         "batching",
         "matrix",
+        "crossings",
         "sigma",
         "yara",
     },

@@ -326,3 +326,53 @@ def test_what_a_decoder_learnt_is_there_after_a_restart() -> None:
 
     assert [decoder.restored for decoder in decoders] == [[], [b"2"], [b"2"]]
     assert [state["decoder"] for state in states] == [b"2", b"2", b"3"]
+
+
+def seen_twice(observer: str) -> bytes:
+    return flow(1).replace(b'"event_type"', f'"host":"{observer}","event_type"'.encode())
+
+
+def test_a_crossing_that_two_observers_report_is_one_test_across_restarts(tmp_path: Path) -> None:
+    loaded = topology.load(topology_file(tmp_path))
+    items: list[list[bytes]] = []
+
+    async def main() -> tuple[ledger.Ledger, int]:
+        engine = open_bus("memory:", BusSettings(), READERS)
+        await engine.open()
+        clock, ended = SystemClock(), asyncio.Event()
+        ended.set()
+        sink = KeepingSink((bus.BOUNDARY,))
+        try:
+            for observer in ("ids1", "ids2", "ids2", "ids1"):
+                items.append([seen_twice(observer)])
+                collector = Collector("suricata", ListShell(list(items)), SuricataDecoder())
+                await CollectStage("list", lambda made=collector: made, engine, Batching(), 1, clock).run(asyncio.Event())  # type: ignore[misc]
+                await ProcessStage(lambda: [Segments(loaded), Boundaries(loaded)], engine, clock).run(ended)
+            await SinkStage("keep", sink, lambda: [], engine, clock).run(ended)
+            return await ledger.read(engine, {"ringfence.process": (bus.EVENTS,), "ringfence.sink.keep": (bus.BOUNDARY,)}), len(
+                sink.rows
+            )
+        finally:
+            await engine.close()
+
+    book, tests = asyncio.run(main())
+
+    counts = book.components["ringfence.process"]
+    assert tests == 2  # ids1 reported it twice
+    assert (counts.received, counts.done, counts.merged, counts.written[bus.BOUNDARY]) == (4, 4, 2, 2)
+    assert book.imbalance == 0
+
+
+def test_a_new_topology_does_not_forget_what_was_reported(tmp_path: Path) -> None:
+    loaded = topology.load(topology_file(tmp_path))
+    stage = ProcessStage(
+        lambda: [Segments(loaded), Boundaries(loaded)], open_bus("memory:", BusSettings(), READERS), SystemClock()
+    )
+    stage.reload()
+    (_, boundaries) = stage._processors
+    boundaries.restore(bytes(range(16)))  # type: ignore[attr-defined]
+
+    stage.reload()
+
+    assert stage._processors[1] is not boundaries
+    assert stage._processors[1].snapshot() == bytes(range(16))  # type: ignore[attr-defined]

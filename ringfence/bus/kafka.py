@@ -39,6 +39,7 @@ from ringfence.bus.kafka_clients import (
 from ringfence.errors import Fenced, Permanent, Retryable
 
 MAX_UNACKED_BYTES = 32 << 20  # kafka-python has no bound of its own
+STATE_SEGMENT_BYTES = 64 << 20
 
 
 @dataclass(slots=True)
@@ -131,7 +132,9 @@ class KafkaBus:
         wanted: dict[str, Any] = {
             topic: {"num_partitions": self._settings.partitions, "replication_factor": copies} for topic in topics
         }
-        wanted[STATE] = {"num_partitions": 1, "replication_factor": copies, "configs": {"cleanup.policy": "compact"}}
+        # only closed segments are compacted, and every join reads all of it
+        compact = {"cleanup.policy": "compact", "segment.bytes": str(STATE_SEGMENT_BYTES)}
+        wanted[STATE] = {"num_partitions": 1, "replication_factor": copies, "configs": compact}
         missing = {topic: options for topic, options in wanted.items() if topic not in present}
         if missing:
             admin.create_topics(missing, timeout_ms=int(OPEN_SECS * 1000), wait_for_metadata=True)

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 
 from ringfence import __version__
-from ringfence.cli import check, decode, demo, dlq, ledger, replay, run, setup
+from ringfence.cli import check, decode, demo, dlq, ledger, replay, rules, run, setup
 from ringfence.errors import ConfigError, ExitCode, Misconfigured, RingfenceError
 from ringfence.telemetry import printable, set_up_log
 
-_VERBS = (demo, run, check, decode, replay, dlq, ledger, setup)
+_VERBS = (demo, run, check, decode, replay, rules, dlq, ledger, setup)
 
 
 def parser() -> argparse.ArgumentParser:

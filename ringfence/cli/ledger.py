@@ -61,10 +61,12 @@ def as_json(book: Ledger) -> dict[str, object]:
 def tables(book: Ledger) -> list[Table]:
     """For people."""
     parts = Table(title="Stages: received = done + dead + filtered + held", title_justify="left")
-    for heading in ("stage", "received", "done", "dead", "filtered", "held", "imbalance", "shed"):
+    for heading in ("stage", "received", "done", "dead", "filtered", "held", "imbalance", "shed", "merged"):
         parts.add_column(heading, justify="left" if heading == "stage" else "right")
     for name, counts in book.components.items():
-        numbers = (counts.received, counts.done, counts.dead, counts.filtered, counts.held, counts.imbalance, counts.shed)
+        numbers = (
+            counts.received, counts.done, counts.dead, counts.filtered, counts.held, counts.imbalance, counts.shed, counts.merged,
+        )  # fmt: skip
         parts.add_row(name.removeprefix("ringfence."), *(f"{number:,}" for number in numbers))
     edges = Table(title="Between stages: written = received + in flight", title_justify="left")
     for heading in ("topic", "reader", "written", "received", "in flight", "imbalance"):

@@ -1,6 +1,6 @@
 """`ringfence replay FILE...`: run files through the whole chain, as if they arrived now.
 
-Leaves events.jsonl, boundary.jsonl, dead.jsonl and summary.json in the output folder. Files are read one after the other,
+Leaves events.jsonl, boundary.jsonl, detections.jsonl, dead.jsonl and summary.json in the output folder. Files are read one after the other,
 so the same input gives the same output. Interrupted or killed, the same command goes on where it stopped, losing and
 repeating nothing.
 """
@@ -27,17 +27,18 @@ from ringfence.bus import BusSettings
 from ringfence.cli import ledger as ledger_verb
 from ringfence.cli.options import Subparsers, add_year, counted, year_of
 from ringfence.component import BuildContext, Collector, Format
-from ringfence.config import Config
+from ringfence.config import Config, RuleFiles
 from ringfence.errors import ExitCode, Permanent, Retryable
 from ringfence.matrix import Matrix
 from ringfence.runtime import Options, Runtime, bus_of
+from ringfence.sigma import ruleset
 from ringfence.stages import SINK_STATE
 from ringfence.telemetry import printable
 from ringfence.topology import Topology
 
 SUMMARY_FILE = "summary.json"
 BUS_FOLDER = ".bus"
-FILES = ("events", "boundary", "dead")
+FILES = ("events", "boundary", "detections", "dead")
 _RECOGNISE_BYTES = 64 * 1024
 
 
@@ -58,6 +59,14 @@ def add(verbs: Subparsers) -> None:
         "--out", type=Path, required=True, metavar="DIR", help="folder for the results; made when it is not there"
     )
     verb.add_argument("--format", choices=sorted(registry.formats()), help="format of all files")
+    verb.add_argument(
+        "--rules",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="RULES",
+        help="Sigma files, or folders of them, to match, or `bundled`; may be given several times",
+    )
     add_year(verb)
     verb.add_argument("--bus", default=None, metavar="URL", help="bus to run on (default: an embedded one in DIR)")
     verb.add_argument(
@@ -91,6 +100,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise Permanent(
             "a replay needs a bus that outlives a crash; leave --bus out, or give it sqlite:PATH or kafka://HOST:PORT"
         )
+    for path in arguments.rules:
+        if not ruleset.located(path).exists():
+            raise Permanent(f"--rules {path} is not there; accepted: Sigma files, or folders of them")
     if (out / SUMMARY_FILE).exists():
         raise Permanent(f"{out} holds the result of a finished replay; choose another folder, or remove it")
     config = _config(arguments, inputs, loaded, out)
@@ -139,6 +151,7 @@ def _config(arguments: argparse.Namespace, inputs: Sequence[_Input], loaded: Top
         name: _sink(jsonl, {"path": out, "topics": [name], "original": arguments.original}, name, loaded) for name in FILES
     }
     sinks["summary"] = _sink(terminal, {"output": "none"}, "summary", loaded)
+    rule_files = RuleFiles(sigma=list(map(ruleset.located, arguments.rules)))
     return Config(
         bus_url=_bus_url(arguments.bus, out),
         bus=BusSettings(retention_bytes=0, partitions=1),
@@ -147,6 +160,8 @@ def _config(arguments: argparse.Namespace, inputs: Sequence[_Input], loaded: Top
         batching=Batching(),
         collectors={f"{index}-{entry.path.name}": entry.collector for index, entry in enumerate(inputs)},
         sinks=sinks,
+        rule_files=rule_files,
+        rules=rule_files.load(),
     )
 
 
@@ -198,9 +213,9 @@ async def _summary(config: Config, inputs: Sequence[_Input]) -> tuple[dict[str, 
     kept = states.get("ringfence.sink.summary", {})
     matrix = Matrix.decode(next((value for key, value in kept.items() if key.partition("@")[0] == SINK_STATE), b""))
     book = await ledger_verb.read(config)
-    events, boundary, dead = (
+    events, boundary, detections, dead = (
         sum(counts.written.get(topic, 0) for counts in book.components.values())
-        for topic in (bus.EVENTS, bus.BOUNDARY, bus.DEAD)
+        for topic in (bus.EVENTS, bus.BOUNDARY, bus.DETECTIONS, bus.DEAD)
     )
     summary: dict[str, Any] = {
         "files": [
@@ -208,6 +223,9 @@ async def _summary(config: Config, inputs: Sequence[_Input]) -> tuple[dict[str, 
         ],
         "events": events,
         "boundary_tests": boundary,
+        "merged": sum(counts.merged for counts in book.components.values()),
+        "rules": config.rules.count,
+        "detections": detections,
         "dead": dead,
         **matrix.as_json(),
         "ledger": ledger_verb.as_json(book),
@@ -218,13 +236,15 @@ async def _summary(config: Config, inputs: Sequence[_Input]) -> tuple[dict[str, 
 def _print(summary: dict[str, Any], matrix: Matrix, loaded: Topology, out: Path) -> None:
     console = Console()
     matrix.print(console, list(loaded.segments))
-    made = ", ".join(
-        counted(summary[key], word)
-        for key, word in (("events", "event"), ("boundary_tests", "boundary test"), ("dead", "dead letter"))
-    )
+    words = [("events", "event"), ("boundary_tests", "boundary test"), ("dead", "dead letter")]
+    if summary["rules"]:
+        words.insert(2, ("detections", "detection"))
+    made = ", ".join(counted(summary[key], word) for key, word in words)
     balance = (
         "the ledger balances"
         if not summary["ledger"]["imbalance"]
         else f"the ledger is off by {summary['ledger']['imbalance']:,}"
     )
+    if summary["merged"]:
+        made += f", {summary['merged']:,} merged"
     console.print(f"{made}; {balance}. Results are in {printable(str(out))}.", highlight=False, soft_wrap=True)

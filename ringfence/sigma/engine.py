@@ -67,6 +67,11 @@ class Engine:
         self._scans = self._scans_of(_shortness)
         self._is_sampled = False
 
+    @property
+    def rules(self) -> list[Rule]:
+        """Its rules, in their order."""
+        return [compiled.rule for compiled in self._rules]
+
     def match(self, table: Table) -> list[Match]:
         """Every rule that holds somewhere, in the order of the rules."""
         if not self._is_sampled and table.height >= SAMPLE_ROWS:

@@ -12,6 +12,7 @@ from ringfence.demo import exporters
 from ringfence.demo.exporters import BLOCK, TCP, Talk
 from ringfence.errors import ExitCode
 from tests.cli.command import command, ringfence
+from tests.collectors.encode_netflow import Export, Flow
 from tests.eve_lines import flow, topology_file
 
 
@@ -129,3 +130,26 @@ def test_a_replay_that_is_stopped_says_so_and_goes_on_with_the_same_command(tmp_
     assert errors.decode().splitlines()[-1] == "ringfence replay: stopped before the end; the same command goes on from here"
     assert (process.returncode, finished_early, again.code) == (ExitCode.IO, False, ExitCode.OK)
     assert json.loads((out / "summary.json").read_text())["events"] == 100_000
+
+
+def test_a_flow_that_two_exporters_saw_is_one_crossing(tmp_path: Path) -> None:
+    """NetFlow v5 of two routers on the way of three connections, one of which only the second one saw."""
+    common = [Flow(sport=40_001), Flow(sport=40_002, dport=443)]
+    (tmp_path / "r1").write_bytes(Export().encode(common))
+    (tmp_path / "r2").write_bytes(Export(seconds=1_790_000_003, engine_id=7).encode([*common, Flow(sport=40_003)]))
+    out = tmp_path / "out"
+
+    outcome = ringfence("replay", tmp_path / "r1", tmp_path / "r2", "--topology", topology_file(tmp_path), "--out", out)
+
+    summary = json.loads((out / "summary.json").read_text())
+    tests = [json.loads(line) for line in (out / "boundary.jsonl").read_text().splitlines()]
+    assert (summary["events"], summary["boundary_tests"], summary["merged"]) == (5, 3, 2)
+    assert summary["verdicts"]["breached"] == 2
+    assert {(test["observer"]["name"], test["source"]["port"]) for test in tests} == {
+        (str(tmp_path / "r1"), 40_001),
+        (str(tmp_path / "r1"), 40_002),
+        (str(tmp_path / "r2"), 40_003),
+    }
+    assert summary["ledger"]["components"]["ringfence.process"]["merged"] == 2
+    assert summary["ledger"]["imbalance"] == 0
+    assert "5 events, 3 boundary tests, 0 dead letters, 2 merged; the ledger balances" in outcome.out

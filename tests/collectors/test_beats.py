@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.beats import KIND, MAX_PORT, BeatsDecoder
+from collectors.beats import KIND, BeatsDecoder
+from collectors.json_documents import MAX_PORT
 from collectors.windows import AUDIT, SYSMON
 from ringfence import registry
 from ringfence.batch import Decoded, EventClass, ProblemCode, Source, frames_of
@@ -18,6 +19,7 @@ from ringfence.component import BuildContext
 from ringfence.topology import EMPTY
 from tests import frames
 from tests.cli.command import ringfence
+from tests.collectors.feeding import fed
 from tests.eve_lines import topology_file
 
 SOURCE = Source("events.ndjson", 0xFEED)
@@ -226,18 +228,7 @@ def test_every_line_is_accounted_for_and_every_problem_is_inside_its_line(lines:
 
 @given(LINES, st.integers(1, 5))
 def test_lines_mean_the_same_however_they_are_fed(lines: list[bytes], size: int) -> None:
-    def fed(size: int) -> list[Any]:
-        decoder, found = BeatsDecoder(), []
-        for start in range(0, len(lines), size):
-            part = lines[start : start + size]
-            decoded = decoder.feed(frames_of(part, SOURCE, 0, range(start, start + len(part))))
-            found += [
-                {k: v for k, v in row.items() if v is not None} for frame in decoded.rows.values() for row in frame.to_dicts()
-            ]
-            found += [{"ringfence.event.position": problem.position, "detail": problem.detail} for problem in decoded.problems]
-        return sorted(found, key=lambda row: int(row["ringfence.event.position"]))
-
-    assert fed(size) == fed(len(lines) or 1)
+    assert fed(BeatsDecoder(), lines, size) == fed(BeatsDecoder(), lines, len(lines) or 1)
 
 
 @given(frames.TEXT, st.ip_addresses(v=4), st.integers(0, MAX_PORT), st.booleans())

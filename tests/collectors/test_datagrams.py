@@ -1,4 +1,4 @@
-"""What the framers of all versions of NetFlow and IPFIX do alike: chunks, the unfinished datagram, and what cannot be cut."""
+"""What the framers of NetFlow, IPFIX and sFlow do alike: chunks, the unfinished datagram, and what cannot be cut."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from collectors.datagrams import UNCUT_BYTES, DatagramFramer
 from collectors.ipfix import IpfixFramer
 from collectors.netflow import NetflowFramer
 from collectors.netflow_v9 import V9Framer
+from collectors.sflow import SflowFramer
+from tests.collectors import encode_sflow
 from tests.collectors.encode_flowsets import V9, Ipfix, a_set, flow
 from tests.collectors.encode_netflow import Export, Flow
 
 STREAMS: dict[type[DatagramFramer], list[bytes]] = {
     NetflowFramer: [Export().encode([Flow()]), Export().encode([Flow(), Flow()])],
     V9Framer: [V9.message(V9.template(256)), V9.message(a_set(256, flow()))],
+    SflowFramer: [encode_sflow.datagram(encode_sflow.counters()), encode_sflow.datagram(agent="2001:db8::1")],
     IpfixFramer: [Ipfix.message(Ipfix.template(256)), Ipfix.message(a_set(256, flow()))],
 }
 every_version = pytest.mark.parametrize("framer", STREAMS)

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from collectors import syslog
+from collectors import syslog_message
 from collectors.filterlog import KIND, FilterlogConfig, FilterlogDecoder, _packet, _Packets, recognise
 from collectors.lines import MAX_LINE_BYTES
-from collectors.syslog import SyslogFramer
+from collectors.rfc6587 import SyslogFramer
 from ringfence.batch import Decoded, EventClass, Frames, ProblemCode, Source, frames_of
 
 SOURCE = Source("filter.log", 0xFEED)
@@ -331,7 +331,7 @@ def test_the_table_of_usual_packets_says_what_the_slow_way_says(values: list[str
 def test_the_format_is_recognised_and_syslog_leaves_it_alone() -> None:
     for line in (TCP, "Nov 25 07:44:23 fw1 filterlog[1]: " + TCP, "<134>Nov 25 07:44:23 filterlog[1]: " + TCP):
         assert recognise(line.encode() + b"\n")
-        assert not syslog.recognise(line.encode() + b"\n")
+        assert not syslog_message.recognise(line.encode() + b"\n")
     assert not recognise(b"Nov 25 07:44:23 fw1 sshd[1]: a,b,c,d,e,f,g,h\n")
     assert not recognise(b"")
 

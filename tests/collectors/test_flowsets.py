@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from collectors import ipfix, netflow_v9
 from collectors.elements import VARIABLE, Field
-from collectors.flowsets import SetDecoder
+from collectors.flowsets import MAX_BLOCK_LAYOUTS, SetDecoder
 from collectors.sequences import REORDER_DATAGRAMS
 from collectors.templates import HELD_US, MAX_HELD_BYTES, MAX_TEMPLATES, TEMPLATE_US
 from ringfence.batch import Decoded, EventClass, ProblemCode, Source, frames_of
@@ -162,6 +162,24 @@ def test_each_sampler_has_its_rate(encode: Encoder, make: Make) -> None:
     decoded = feed(decoder, encode.message(encode.template(256, fields), told, said, body))
 
     assert [row["ringfence.flow.sampling"] for row in rows(decoded)] == [10, 1000, None]
+
+
+@pytest.mark.parametrize(("encode", "make"), BOTH)
+def test_layouts_of_one_block_are_bounded_and_those_beyond_can_be_sent_again(encode: Encoder, make: Make) -> None:
+    decoder = make()
+    numbers = range(256, 256 + MAX_BLOCK_LAYOUTS + 2)
+    sets = [encode.template(number, [Field(8, 4), Field(30_000 + number, 1)]) for number in numbers]
+    data = {number: encode.message(a_set(number, bytes(5))) for number in numbers}
+
+    decoded = feed(decoder, encode.message(*sets), *data.values())
+    again = feed(decoder, *list(data.values())[-2:])
+
+    assert (decoded.taken, len(rows(decoded))) == (1 + MAX_BLOCK_LAYOUTS, MAX_BLOCK_LAYOUTS)
+    assert [(problem.code, problem.row) for problem in decoded.problems] == [
+        (ProblemCode.TOO_LARGE, 1 + MAX_BLOCK_LAYOUTS),
+        (ProblemCode.TOO_LARGE, 2 + MAX_BLOCK_LAYOUTS),
+    ]
+    assert (again.taken, len(rows(again)), again.problems) == (2, 2, [])
 
 
 @pytest.mark.parametrize(("encode", "make"), BOTH)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import shutil
 import socket
 import struct
@@ -646,44 +647,83 @@ def test_the_collector_claims_its_file() -> None:
     assert KIND.formats[0].name == "pflog"
 
 
+TRANSPORTS: dict[str, tuple[int, bytes, str]] = {
+    "tcp": (6, tcp(40000, 22), "Flags [S]"),
+    "udp": (17, udp(1, 40002), "UDP, length 0"),
+    "icmp": (1, icmp(8, 0), "ICMP echo request"),
+    "icmpv6": (58, icmp(128, 0), "ICMP6, echo request"),
+}
+
+
 @pytest.mark.skipif(shutil.which("tcpdump") is None, reason="needs tcpdump: apt-get install -y tcpdump")
-def test_tcpdump_reads_the_same_from_what_the_encoder_writes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("order", ["<", ">"], ids=["little", "big"])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_tcpdump_names_the_same_rule_anchor_action_and_ends(tmp_path: Path, length: int, order: Order) -> None:
+    packets: list[bytes] = []
+    transports: list[tuple[int, str]] = []
+    for af, (name, (protocol, payload, text)), action, ruleset in itertools.product(
+        [2, *guesses(length)], TRANSPORTS.items(), (0, 1), (b"", b"blue")
+    ):
+        if (name == "icmp" and af != 2) or (name == "icmpv6" and af == 2):
+            continue
+        subrule = 3 if ruleset else 0xFFFFFFFF
+        header = Pflog(
+            length=length, af=af, naf=af, action=action, ruleset=ruleset, subrulenr=subrule, rulenr=len(packets),
+            dir=1 + len(packets) % 2, ifname=b"em%d" % (len(packets) % 7),
+        )  # fmt: skip
+        packet = ip4(A4, B4, protocol, payload) if af == 2 else ip6(A6, B6, protocol, payload)
+        packets.append(header.encode(order) + packet)
+        transports.append((protocol, text))
+
+    _same_as_tcpdump(tmp_path, packets, transports, order, length)
+
+
+@pytest.mark.skipif(shutil.which("tcpdump") is None, reason="needs tcpdump: apt-get install -y tcpdump")
+def test_tcpdump_names_the_ends_after_rewriting(tmp_path: Path) -> None:
+    header = Pflog(rewritten=1, saddr=A4, daddr=B4, sport=50000, dport=22)
     packets = [
-        PLAIN,
-        Pflog(action=1, ruleset=b"blue", subrulenr=3, dir=2, ifname=b"em0").encode() + ip4(A4, B4, 17, udp(5353, 53)),
-        Pflog(action=1, reason=2, af=AF_INET6, naf=AF_INET6).encode() + ip6(A6, B6, 6, tcp(40001, 443)),
-        *(
-            Pflog(length=length, af=af, rulenr=length, ruleset=b"red", subrulenr=1).encode() + ip6(A6, B6, 17, udp(1, 40002))
-            for length in (61, 64, 68, 69, 72)  # tcpdump looks for the direction at byte 60 of any header
-            for af in guesses(length)
-        ),
+        header.encode() + ip4(socket.inet_aton("203.0.113.1"), B4, 6, tcp(61001, 22)),
+        header.encode() + ip4(A4, socket.inet_aton("10.9.9.9"), 17, udp(50000, 40001)),
     ]
-    capture = tmp_path / "pflog"
-    capture.write_bytes(file_header() + b"".join(map(record, packets)))
 
-    lines = subprocess.run(
-        ["tcpdump", "-n", "-t", "-e", "-r", str(capture)], capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-
-    assert len(lines) == len(packets)
-    for line, row in zip(lines, rows(decode(list(map(record, packets)))), strict=True):
-        for text in _as_tcpdump(row):
-            assert text in line
+    _same_as_tcpdump(tmp_path, packets, [(6, "Flags [S]"), (17, "UDP, length 0")], "<", 100)
 
 
-def _as_tcpdump(row: dict[str, Any]) -> list[str]:
+def _same_as_tcpdump(
+    folder: Path, packets: Sequence[bytes], transports: Sequence[tuple[int, str]], order: Order, length: int
+) -> None:
+    """Its line of each packet says what our row says, but for the direction, which it expects at byte 60 of any header."""
+    header, records = file_header(order), [record(packet, order=order) for packet in packets]
+    (folder / "pflog").write_bytes(header + b"".join(records))
+    command = ["tcpdump", "-n", "-t", "-e", "-r", str(folder / "pflog")]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    found = rows(decode(records, header))
+
+    assert len(lines) == len(found) == len(packets)
+    for line, row, (protocol, text) in zip(lines, found, transports, strict=True):
+        assert row["network.iana_number"] == protocol
+        for part in (*_as_tcpdump(row, length), text):
+            assert part in line
+
+
+def _as_tcpdump(row: dict[str, Any], length: int) -> list[str]:
     anchor = "" if row["rule.ruleset"] is None else f".{row['rule.ruleset']}.{row['ringfence.pf.subrule']}"
     interface = row["observer.ingress.interface.name"] or row["observer.egress.interface.name"]
-    source, destination = (
-        f"{_address(row[f'{end}.ip'], row[f'{end}.ip6'])}.{row[f'{end}.port']}" for end in ("source", "destination")
-    )
+    action, direction = row["ringfence.pf.action"], row["ringfence.pf.direction"]
     return [
-        f"rule {row['ringfence.pf.rule']}{anchor}/",
-        f"{row['ringfence.pf.reason']})" if row["ringfence.pf.reason"] == "match" else row["ringfence.pf.reason"][:4],
-        f"{row['ringfence.pf.action']} {row['ringfence.pf.direction']} on {interface}: ",
-        f"{source} > {destination}: ",
+        f"rule {row['ringfence.pf.rule']}{anchor}/0({row['ringfence.pf.reason']})",
+        *([f"{action} {direction} on {interface}: "] if length >= 61 else [f": {action} ", f" on {interface}: "]),
+        f": {_seen_end(row, 'source')} > {_seen_end(row, 'destination')}: ",
     ]
 
 
-def _address(v4: int | None, v6: bytes | None) -> str:
-    return socket.inet_ntoa(v4.to_bytes(4, "big")) if v4 is not None else socket.inet_ntop(socket.AF_INET6, v6 or b"")
+def _seen_end(row: dict[str, Any], side: str) -> str:
+    """An end as it is in the packet: where it was rewritten, as it is after that."""
+
+    def seen(name: str) -> Any:
+        nat = row.get(f"{side}.nat.{name}")
+        return row[f"{side}.{name}"] if nat is None else nat
+
+    v4, v6, port = seen("ip"), seen("ip6"), seen("port")
+    address = socket.inet_ntop(socket.AF_INET6, v6) if v4 is None else socket.inet_ntoa(v4.to_bytes(4, "big"))
+    return address if port is None else f"{address}.{port}"

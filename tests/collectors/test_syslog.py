@@ -1,4 +1,4 @@
-"""Syslog messages of both RFCs, their framing on TCP, what sshd says in them, and what is refused with its place."""
+"""Syslog messages of both RFCs, what sshd says in them, and what is refused with its place."""
 
 from __future__ import annotations
 
@@ -7,29 +7,20 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from collectors.lines import LineFramer
-from collectors.syslog import KIND, MAX_FRAME_BYTES, SyslogConfig, SyslogDecoder, SyslogFramer, recognise
-from collectors.tail import TailShell
-from collectors.tcp import TcpShell
-from collectors.udp import UdpShell
-from collectors.unix import UnixDatagramShell
+from collectors.rfc6587 import MAX_FRAME_BYTES
+from collectors.syslog import SyslogDecoder
 from ringfence.addresses import parse
 from ringfence.batch import Decoded, EventClass, Micros, Problem, ProblemCode, Source, frames_of
-from ringfence.component import BuildContext, Collector
-from ringfence.topology import Topology
-from tests.certificates import authority, needs_openssl
 
 PEER = Source("192.0.2.9", 0xBEEF)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-SMALL = 40
 
 
 def micros(*parts: int) -> Micros:
@@ -505,132 +496,3 @@ def test_decoding_gives_back_what_was_encoded_as_rfc_3164(
     assert row["@timestamp"] == (time - EPOCH) // timedelta(microseconds=1)
     assert (row["host.hostname"], row["log.syslog.appname"], row["process.pid"]) == (host, tag, pid)
     assert row["message"] == message
-
-
-# Framing on TCP
-
-
-def cut(chunks: Sequence[bytes], max_bytes: int = SMALL) -> list[bytes]:
-    framer = SyslogFramer(max_bytes)
-    frames = []
-    for data, bounds in [*map(framer.cut, chunks), framer.finish()]:
-        assert (bounds[0], bounds[-1]) == (0, len(data))
-        assert framer.pending < 2 * (max_bytes + 1)
-        frames += [data[start:end] for start, end in pairwise(bounds)]
-    return frames
-
-
-@pytest.mark.parametrize(
-    ("stream", "frames"),
-    [
-        (b"5 <1>ab5 <2>cd", [b"5 <1>ab", b"5 <2>cd"]),
-        (b"<1>ab\n<2>cd\n", [b"<1>ab\n", b"<2>cd\n"]),
-        (b"6 <1>a\nb<2>cd\n5 <3>ef", [b"6 <1>a\nb", b"<2>cd\n", b"5 <3>ef"]),
-        (b"123 text\n05 <1>a\n", [b"123 text\n", b"05 <1>a\n"]),
-        (b"9 <1>cut", [b"9 <1>cut"]),
-        (b"12345678", [b"12345678"]),
-        (b"123456789 <1>a\n", [b"123456789 <1>a\n"]),
-        (b"", []),
-    ],
-)
-def test_octet_counting_and_newlines_are_told_apart_for_each_frame(stream: bytes, frames: list[bytes]) -> None:
-    assert cut([stream]) == frames
-
-
-_PARTS = st.sampled_from(
-    [b"5 <1>ab", b"<2>cd\n", b"90 <", b"99999999 <", b"1", b"12", b" ", b"<", b"\n", b"x" * 30, b"45 <" + b"y" * 44]
-)
-
-
-@given(st.lists(_PARTS, max_size=12).map(b"".join), st.lists(st.integers(0, 400)))
-@settings(max_examples=300)
-def test_any_chunking_gives_the_same_frames_and_loses_no_byte(stream: bytes, cuts: list[int]) -> None:
-    places = sorted({0, len(stream), *(place % (len(stream) + 1) for place in cuts)})
-
-    frames = cut([stream[start:end] for start, end in pairwise(places)])
-
-    assert frames == cut([stream])
-    assert b"".join(frames) == stream
-
-
-def test_a_counted_frame_that_is_too_long_comes_in_pieces_and_the_next_one_is_good() -> None:
-    message = b"<13>" + b"\n<14>forged" * 20
-    long = b"%d %s" % (len(message), message)
-
-    *pieces, last = cut([long + b"5 <1>ab"])
-
-    assert (b"".join(pieces), last) == (long, b"5 <1>ab")
-    assert all(len(piece) > SMALL for piece in pieces)
-
-
-# The collector
-
-
-def build(**options: Any) -> Collector:
-    return KIND.build(SyslogConfig(**options), BuildContext("hosts", Topology("", "deny", {}, {}, {}, ())))
-
-
-def test_an_url_or_a_path_chooses_the_shell() -> None:
-    assert isinstance(build(listen="udp://127.0.0.1:514").shell, UdpShell)
-    assert isinstance(build(listen="tcp://[::1]:601").shell, TcpShell)
-    assert isinstance(build(path="/var/log/auth.log").shell, TailShell)
-    assert isinstance(build(listen="unix-dgram:///dev/log").shell, UnixDatagramShell)
-
-
-@needs_openssl
-def test_tls_needs_its_files_and_claims_the_tcp_port(tmp_path: Path) -> None:
-    made = authority(tmp_path)
-    tls = {"certificate": made.certificate, "key": made.key}
-
-    collector = build(listen="tls://127.0.0.1:6514", tls=tls)
-
-    assert isinstance(collector.shell, TcpShell)
-    assert KIND.resources(SyslogConfig.model_validate({"listen": "tls://127.0.0.1:6514", "tls": tls})) == ["tcp 127.0.0.1:6514"]
-    with pytest.raises(ValidationError, match="tls is required for listen: tls://HOST:PORT, and only for that"):
-        build(listen="tcp://127.0.0.1:6514", tls=tls)
-    with pytest.raises(ValidationError, match="tls certificate /lost cannot be read: No such file or directory"):
-        build(listen="tls://127.0.0.1:6514", tls=tls | {"certificate": "/lost"})
-
-
-def test_the_collector_claims_its_port_or_file() -> None:
-    assert KIND.resources(SyslogConfig(listen="udp://127.0.0.1:514")) == ["udp 127.0.0.1:514"]
-    assert KIND.resources(SyslogConfig(listen="unix-dgram:///dev/log")) == ["unix-dgram /dev/log"]
-    assert KIND.resources(SyslogConfig(path=Path("/var/log/auth.log"))) == ["file /var/log/auth.log"]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({}, "exactly one of listen and path is required"),
-        ({"listen": "udp://h:1", "path": "/x"}, "exactly one of listen and path is required"),
-        (
-            {"listen": "http://h:1"},
-            "'http://h:1' is not udp://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT or unix-dgram:///PATH",
-        ),
-        ({"listen": "unix-dgram://log"}, "'unix-dgram://log' is not udp://HOST:PORT"),
-        ({"listen": "tls://h:1"}, "tls is required for listen: tls://HOST:PORT, and only for that"),
-        ({"listen": "udp://h"}, "'h' is not HOST:PORT"),
-        ({"listen": "udp://h:1", "year": 2026}, "year is only for a file that is read once"),
-        ({"path": "/x", "year": 2026}, "year is only for a file that is read once"),
-    ],
-)
-def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
-        SyslogConfig(**options)
-
-
-@pytest.mark.parametrize(
-    ("first", "expected"),
-    [
-        (b"<34>1 2026-11-25T08:35:42Z h a - - -\n", True),
-        (b"57 <34>1 2026-11-25T08:35:42Z h a - - -", True),
-        (b"Nov 25 08:35:42 vm sshd[1]: m\n", True),
-        (b"2026-11-25T08:35:42.1+00:00 vm sshd[1]: m\n", True),
-        (b"<html>\n", False),
-        (b'{"timestamp":"2026-11-25T08:35:42"}\n', False),
-        (b"\xd4\xc3\xb2\xa1", False),
-        (b"", False),
-    ],
-)
-def test_syslog_is_recognised_by_its_first_line(first: bytes, expected: bool) -> None:
-    assert recognise(first) is expected

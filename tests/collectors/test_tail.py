@@ -16,6 +16,7 @@ from collectors.tail import TailShell
 from ringfence.component import Delivery
 from ringfence.errors import EndOfInput, Permanent
 from ringfence.files import identity_of
+from ringfence.telemetry import REGISTRY
 from tests.collectors.encode_pflog import file_header, record
 
 PATIENCE_SECS = 20
@@ -270,6 +271,56 @@ def test_copytruncate_reads_the_rest_from_the_copy_and_marks_what_follows_lossy(
     assert following(log, story).losses == 1
 
 
+def counted(path: Path) -> tuple[float, float, float]:
+    names = ("ringfence_file_truncations", "ringfence_file_loss_seconds", "ringfence_file_loss_bytes")
+    values = [REGISTRY.get_sample_value(f"{name}_total", {"path": str(path)}) or 0.0 for name in names]
+    return values[0], values[1], values[2]
+
+
+def test_the_loss_window_of_copytruncate_goes_from_the_copy_to_the_truncation(
+    log: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(log, b"one\n")
+
+    async def story(reader: Reader) -> None:
+        await reader.take(1)
+        append(log, b"two\n" * 100)
+        await reader.take(100)
+        shutil.copyfile(log, f"{log}.1")
+        append(log, b"lost\n" * 100)
+        copied_ns = os.stat(f"{log}.1").st_mtime_ns
+        write(log, b"")
+        os.utime(log, ns=(copied_ns, copied_ns + 2_000_000_000))
+        waiting = asyncio.ensure_future(reader.take(1))
+        for _ in range(PATIENCE_SECS * 1000):
+            if "was truncated" in caplog.text:
+                break
+            await asyncio.sleep(0.001)
+        append(log, b"three\n")
+        await waiting
+
+    following(log, story)
+    truncations, seconds, lost = counted(log)
+    assert truncations == 1
+    assert 1.9 < seconds <= 2.0
+    assert lost > 0
+    assert f"{log} was truncated: what was written after its copy was made is lost, {seconds:.3f} s, about" in caplog.text
+
+
+def test_the_loss_window_without_a_copy_begins_at_the_last_read(log: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(log, b"one\n")
+
+    async def story(reader: Reader) -> None:
+        await reader.take(1)
+        write(log, b"uno\n")
+        await reader.take(1)
+
+    following(log, story)
+    assert counted(log)[0] == 1
+    assert 0 <= counted(log)[1] < PATIENCE_SECS
+    assert f"{log} was truncated: what was written after it was last read is lost, " in caplog.text
+
+
 def test_a_truncated_file_is_read_from_its_start_with_a_new_identity(log: Path) -> None:
     write(log, b"one\nunfinished")
 
@@ -375,6 +426,7 @@ def test_a_file_that_was_copied_and_truncated_while_nobody_read_goes_on_in_the_c
         assert await reader.take(2) == [b"two\n", b"three\n"]
 
     following(log, story)
+    assert counted(log)[0] == 1
 
 
 def test_of_files_that_begin_alike_the_one_with_the_same_inode_goes_on(log: Path) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from collectors.lines import LineFramer
-from collectors.syslog import SyslogDecoder, SyslogFramer
+from collectors.rfc6587 import SyslogFramer
+from collectors.syslog import SyslogDecoder
 from collectors.tcp import TcpShell
 from ringfence.batch import EventClass
 from ringfence.component import Delivery

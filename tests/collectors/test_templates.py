@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collectors.elements import Field, Option
+import itertools
+
+import msgspec
+import pytest
+
+from collectors.elements import VARIABLE, Field, Option
 from collectors.templates import MAX_DOMAINS, MAX_SAMPLERS, MAX_SNAPSHOT_BYTES, REFRESH_US, Held, TemplateStore
 from ringfence.batch import Source
 
@@ -35,6 +40,29 @@ def test_a_snapshot_holds_templates_and_sampling() -> None:
     assert template is not None
     assert (template.fields, template.received_us) == (FIELDS, 77)
     assert (exporter.domains[1].rate, exporter.domains[1].samplers, exporter.domains[1].init_ms) == (20, {3: 10}, 5)
+
+
+def test_a_snapshot_with_any_byte_damaged_is_read_or_left_aside() -> None:
+    store = TemplateStore(v9=False)
+    store.learn(store.exporter("ä"), 1, 256, (*FIELDS, Field(82, VARIABLE)), 0, 77)
+    store.note(store.exporter("ä"), 1, Option(3, 10, None))
+    state = store.snapshot()
+
+    for place, value in itertools.product(range(len(state)), (0, 0x7F, 0x80, 0xC0, 0xCF, 0xD3, 0xFF)):
+        other = TemplateStore(v9=False)
+        other.restore(state[:place] + bytes([value]) + state[place + 1 :])
+
+        assert 0 <= other.lost_held <= 1 << 17
+
+
+@pytest.mark.parametrize("fields", [[], [(8, 0, 0)], [(8, -4, 0)], [(8, 1 << 16, 0)], [(8, 60_000, 0)] * 2, [(8, 4, 0)] * 513])
+def test_a_stored_template_that_no_exporter_can_have_sent_is_left_aside(fields: list[tuple[int, int, int]]) -> None:
+    store = TemplateStore(v9=False)
+    exporter = msgspec.msgpack.encode(("a", [(0, 256, 1, 0, fields)], []))
+
+    store.restore(b"\x93\1\0\x91" + exporter)
+
+    assert store.find(store.exporter("a"), 0, 256, 1) is None
 
 
 def test_a_snapshot_is_bounded_and_keeps_the_exporters_heard_last() -> None:

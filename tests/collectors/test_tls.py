@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from collectors.lines import LineFramer
-from collectors.syslog import SyslogDecoder, SyslogFramer
+from collectors.rfc6587 import SyslogFramer
+from collectors.syslog import SyslogDecoder
 from collectors.tcp import TcpShell
 from collectors.tls import Contexts, TlsFiles, not_after, server_context
 from ringfence.batch import EventClass

@@ -100,6 +100,35 @@ def test_what_the_filtering_platform_proves(number: str, direction: str, action:
     assert windows.columns_of(meaning, data, 1)["ringfence.firewall.action"] == [action]
 
 
+@pytest.mark.parametrize(
+    ("direction", "ports", "swapped"),
+    [
+        ("%%14592", ("3333", "49278"), True),  # the example of Microsoft's page on 5156
+        ("%%14592", ("49278", "3333"), False),
+        ("%%14592", ("137", "137"), False),
+        ("%%14592", ("50000", "50001"), False),
+        ("%%14593", ("3333", "49278"), False),
+        ("%%14592", (None, "49278"), False),
+    ],
+)
+def test_the_listener_is_never_taken_for_the_initiator_of_what_came_in(
+    direction: str, ports: tuple[str | None, str], swapped: bool
+) -> None:
+    meaning = windows.meaning_of(windows.AUDIT, "5156")
+    fields = {
+        "Direction": direction,
+        "SourceAddress": "a",
+        "SourcePort": ports[0],
+        "DestAddress": "b",
+        "DestPort": ports[1],
+        "Protocol": "6",
+    }
+    columns = windows.columns_of(meaning, {name: [fields.get(name)] for name in meaning.reads}, 1)
+
+    assert (columns["source.ip"], columns["destination.ip"]) == ((["b"], ["a"]) if swapped else (["a"], ["b"]))
+    assert columns["destination.port"] == [windows.number(ports[0] if swapped else ports[1])]
+
+
 def test_a_long_text_is_not_remembered() -> None:
     path = "C:\\" + "x" * windows.MAX_REMEMBERED_CHARS
 

@@ -279,6 +279,13 @@ def test_a_header_counts_until_the_next_one() -> None:
     assert [row.get("url.domain") for row in found] == [None, "intra"]
 
 
+def test_a_frame_of_two_lines_is_one_record() -> None:
+    decoded = decode(*HEADER.splitlines(keepends=True), tsv() + tsv(), tsv(), decoder=ZeekTsvDecoder())
+
+    assert decoded.taken == 1
+    assert [(problem.row, problem.code) for problem in decoded.problems] == [(6, ProblemCode.BAD_LENGTH)]
+
+
 def test_each_stream_has_its_own_header() -> None:
     decoder = ZeekTsvDecoder()
     decoder.feed(frames_of(HEADER.splitlines(keepends=True), SOURCE))

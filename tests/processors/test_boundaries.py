@@ -466,3 +466,187 @@ def test_a_filter_and_an_exporter_in_one_batch_are_judged_each_by_its_own_rule()
     tests = judged(frames.batch(FLOW, [{**row, "ringfence.firewall.action": "pass"}, row]))
 
     assert [test["ringfence.boundary.outcome"] for test in tests] == ["passed", "passed"]
+
+
+# several observers of one crossing
+
+
+def reported(judge: Boundaries, event_class: EventClass, *rows: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
+    """The tests that a batch makes, and how many rows were merged."""
+    processed = judge.process(WHERE.process(frames.batch(event_class, rows), Micros(0)).batch, Micros(0))
+    made = [test for batch in processed.outputs.get(bus.BOUNDARY, ()) for test in batch.frame.to_dicts()]
+    return made, processed.merged
+
+
+def seen_by(observer: str, row: dict[str, Any], source: str = USER, destination: str = SERVER) -> dict[str, Any]:
+    return {"observer.name": observer, "@timestamp": frames.AT_US, **frames.ends(source, destination), **row}
+
+
+SSH_PASSED = {**tcp(HIGH, 22, SYN | ACK | PSH), "source.packets": 9}
+
+
+def test_a_flow_seen_at_two_exporters_is_one_crossing() -> None:
+    (test,), merged = reported(Boundaries(TOPOLOGY), FLOW, seen_by("r1", SSH_PASSED), seen_by("r2", SSH_PASSED))
+
+    assert (test["observer.name"], test["ringfence.boundary.verdict"], merged) == ("r1", "breached", 1)
+
+
+def test_whole_batches_are_merged_and_passed_on() -> None:
+    judge = Boundaries(TOPOLOGY)
+    reported(judge, FLOW, seen_by("r1", SSH_PASSED))
+    batch = WHERE.process(frames.batch(FLOW, [seen_by("r2", SSH_PASSED)]), Micros(0)).batch
+
+    processed = judge.process(batch, Micros(0))
+
+    assert (processed.batch.frame.height, processed.outputs, processed.merged) == (1, {}, 1)
+
+
+def test_a_firewall_a_router_and_the_reply_that_a_second_router_saw_tell_of_one_crossing() -> None:
+    judge = Boundaries(TOPOLOGY)
+    logged = reported(judge, PF, seen_by("fw", pf("pass", tcp(HIGH, 22, SYN))))
+    flow = reported(judge, FLOW, seen_by("r1", SSH_PASSED))
+    reply = reported(judge, FLOW, seen_by("r2", {**tcp(22, HIGH, SYN | ACK), "source.packets": 5}, SERVER, USER))
+
+    assert [(len(tests), merged) for tests, merged in (logged, flow, reply)] == [(1, 0), (0, 1), (0, 1)]
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "another outcome": {**DROPPED},
+    "another port": tcp(HIGH, 23, SYN | ACK),
+    "another port of the initiator": tcp(HIGH + 1, 22, SYN | ACK),
+    "another protocol": {**udp(HIGH, 22), "destination.packets": 1},
+    "another host": frames.ends(USER, "10.2.0.10"),
+    "another time": {"@timestamp": frames.AT_US + 61_000_000},
+    "another beginning": {"event.start": frames.AT_US - 61_000_000},
+    "another kind of ICMP": {"network.iana_number": ICMP, "ringfence.icmp.type": 13, "destination.packets": 1},
+    "another family": {"source.ip": None, "destination.ip": None, **frames.ends(USER6, SERVER6)},
+    "the same observer": {"observer.name": "r1"},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_differs_is_a_test_of_its_own(name: str) -> None:
+    first, other = seen_by("r1", SSH_PASSED), {**seen_by("r2", SSH_PASSED), **OTHERS[name]}
+
+    tests, merged = reported(Boundaries(TOPOLOGY), FLOW, first, other)
+
+    assert (len(tests), merged) == (2, 0)
+
+
+def test_a_firewall_that_blocked_what_a_router_saw_pass_is_not_merged_away() -> None:
+    judge = Boundaries(TOPOLOGY)
+    reported(judge, FLOW, seen_by("r1", SSH_PASSED))
+
+    (test,), merged = reported(judge, PF, seen_by("fw", pf("block", tcp(HIGH, 22, SYN))))
+
+    assert (test["ringfence.boundary.outcome"], test["ringfence.boundary.verdict"], merged) == ("blocked", "held", 0)
+
+
+def test_a_verdict_that_a_loss_made_unproven_does_not_hide_the_proven_one() -> None:
+    lossy = {**DROPPED, **tcp(HIGH, 22), "ringfence.evidence.lossy": True}
+
+    tests, merged = reported(
+        Boundaries(TOPOLOGY), FLOW, seen_by("r1", lossy), seen_by("r2", {**lossy, "ringfence.evidence.lossy": False})
+    )
+
+    assert ([test["ringfence.boundary.verdict"] for test in tests], merged) == (["unproven", "held"], 0)
+
+
+def test_ambiguous_ends_may_be_several_hosts_and_are_never_merged() -> None:
+    row = {**tcp(HIGH, 22, SYN | ACK)}
+
+    tests, merged = reported(
+        Boundaries(TOPOLOGY), FLOW, *(seen_by(name, row, USER, SHARED) for name in ("r1", "r2")), seen_by("r1", row)
+    )
+
+    assert (len(tests), merged) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {**udp(HIGH, 53), "destination.packets": 1},
+        {"network.iana_number": ICMP, "ringfence.icmp.type": 8, "ringfence.icmp.code": 0, "destination.packets": 1},
+        {"network.iana_number": 47},
+    ],
+)
+def test_every_protocol_can_be_merged(row: dict[str, Any]) -> None:
+    _, merged = reported(Boundaries(TOPOLOGY), FLOW, seen_by("r1", row), seen_by("r2", row))
+
+    assert merged == 1
+
+
+def test_an_echo_and_its_reply_are_one_crossing() -> None:
+    echo = {"network.iana_number": ICMP, "ringfence.icmp.code": 0}
+    there = seen_by("fw", pf("pass", {**echo, "ringfence.icmp.type": 8}))
+    back = seen_by("fw2", pf("pass", {**echo, "ringfence.icmp.type": 0}), SERVER, USER)
+
+    assert reported(Boundaries(TOPOLOGY), PF, there, back)[1] == 1
+
+
+def test_ipv6_is_merged_whatever_else_is_in_the_batch() -> None:
+    judge = Boundaries(TOPOLOGY)
+    reported(judge, FLOW, seen_by("r1", SSH_PASSED, USER6, SERVER6), seen_by("r1", SSH_PASSED))
+
+    assert reported(judge, FLOW, seen_by("r2", SSH_PASSED, USER6, SERVER6)) == ([], 1)
+    assert reported(judge, FLOW, seen_by("r2", SSH_PASSED)) == ([], 1)
+
+
+def test_records_that_do_not_name_their_observer_are_those_of_their_collector() -> None:
+    judge = Boundaries(TOPOLOGY)
+    nameless = {name: value for name, value in seen_by("", SSH_PASSED).items() if name != "observer.name"}
+    reported(judge, FLOW, nameless)
+
+    assert reported(judge, FLOW, nameless)[1] == 0
+    assert reported(judge, FLOW, seen_by("r2", SSH_PASSED))[1] == 1
+
+
+def test_what_was_reported_is_known_after_a_restart() -> None:
+    before, after = Boundaries(TOPOLOGY), Boundaries(TOPOLOGY)
+    reported(before, FLOW, seen_by("r1", SSH_PASSED))
+
+    after.restore(before.snapshot())
+
+    assert reported(after, FLOW, seen_by("r2", SSH_PASSED)) == ([], 1)
+
+
+def test_an_ssh_connection_that_an_ids_logs_as_ssh_and_as_flow_is_one_crossing() -> None:
+    judge = Boundaries(TOPOLOGY)
+    ssh = seen_by("ids", {**tcp(HIGH, 22), "ringfence.ssh.server": "OpenSSH"})
+
+    as_ssh, as_flow = reported(judge, SSH, ssh), reported(judge, FLOW, seen_by("ids", {**tcp(HIGH, 22), **ANSWERED}))
+
+    assert [(len(tests), merged) for tests, merged in (as_ssh, as_flow)] == [(1, 0), (0, 1)]
+
+
+def test_both_records_of_a_one_way_exporter_are_one_crossing_when_both_prove_it() -> None:
+    there = {**tcp(HIGH, 22, SYN | ACK | PSH), "source.packets": 9}
+    back = {**tcp(22, HIGH, SYN | ACK | PSH), "source.packets": 9}
+
+    tests, merged = reported(
+        Boundaries(TOPOLOGY),
+        FLOW,
+        *(seen for name in ("r1", "r2") for seen in (seen_by(name, there), seen_by(name, back, SERVER, USER))),
+    )
+
+    assert (len(tests), merged) == (1, 3)
+
+
+def test_blocks_in_which_some_rows_name_no_observer() -> None:
+    judge = Boundaries(TOPOLOGY)
+    rows = [seen_by("r1", tcp(HIGH, 22, SYN | ACK)), {**seen_by("r1", tcp(HIGH, 23, SYN | ACK)), "observer.name": None}]
+    reported(judge, FLOW, *rows)
+
+    assert reported(judge, FLOW, *rows)[1] == 0
+    assert (
+        reported(judge, FLOW, *({**row, "observer.name": name} for row, name in zip(rows, ("r2", "r3"), strict=True)))[1] == 2
+    )
+
+
+def test_a_packet_filter_decides_about_each_direction_anew() -> None:
+    there, back = seen_by("fw", tcp(HIGH, 22, SYN)), seen_by("fw", tcp(22, HIGH, SYN | ACK), SERVER, USER)
+
+    as_pf = reported(Boundaries(TOPOLOGY), PF, *(pf("block", row) for row in (there, back)))
+    as_flow = reported(Boundaries(TOPOLOGY), FLOW, *({"ringfence.firewall.action": "block", **row} for row in (there, back)))
+
+    assert [(len(tests), merged) for tests, merged in (as_pf, as_flow)] == [(2, 0), (2, 0)]

@@ -62,7 +62,12 @@ def test_each_row_is_a_line(tmp_path: Path) -> None:
 
 def test_each_topic_has_a_file(tmp_path: Path) -> None:
     with opened(tmp_path):
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["boundary.jsonl", "dead.jsonl", "events.jsonl"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            "boundary.jsonl",
+            "dead.jsonl",
+            "detections.jsonl",
+            "events.jsonl",
+        ]
 
 
 def test_only_the_chosen_topics_have_files(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Fuzzing of every decoder with its framer; `python -m tests.fuzz` says how."""

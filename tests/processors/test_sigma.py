@@ -1,0 +1,118 @@
+"""Rules on batches: what a detection carries."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from processors.sigma import KIND, MAX_FIELDS_BYTES, Sigma, techniques_of
+from ringfence import bus
+from ringfence.batch import Batch, EventClass, Micros
+from ringfence.component import BuildContext
+from ringfence.sigma import fields, rules, ruleset
+from ringfence.sigma.ruleset import RuleSet
+from ringfence.topology import EMPTY
+from tests import frames
+
+RULES = """title: Telnet
+id: 6ad5ba1f-1d5e-4d0b-9f3a-0d0c5a9a7c11
+level: high
+tags: [attack.lateral-movement, attack.t1021, attack.t1021.004]
+logsource: {product: ringfence, category: flow}
+detection: {a: {destination.port: 23, source.ip|cidr: 10.0.0.0/8}, condition: a}
+---
+title: Breach
+id: 7ad5ba1f-1d5e-4d0b-9f3a-0d0c5a9a7c11
+level: critical
+logsource: {product: ringfence, category: boundary}
+detection: {a: {ringfence.boundary.verdict: breached}, condition: a}
+"""
+
+
+def sigma(text: str = RULES) -> Sigma:
+    by_class: dict[EventClass, list[rules.Rule]] = {}
+    for rule in rules.loads(text).rules:
+        routed = fields.routed(rule)
+        for event_class in routed.classes:
+            by_class.setdefault(event_class, []).append(routed.rule)
+    built = KIND.build(KIND.settings(), BuildContext("sigma", EMPTY, RuleSet(by_class, (), 2, "")))
+    return built
+
+
+def detections(processor: Sigma, batch: Batch) -> list[dict[str, Any]]:
+    processed = processor.process(batch, Micros(0))
+    assert processed.batch is batch
+    return [row for part in processed.outputs.get(bus.DETECTIONS, ()) for row in part.frame.iter_rows(named=True)]
+
+
+FLOWS = [
+    {"@timestamp": 5, "source.ip": 0x0A000001, "destination.ip": 0x0A000002, "destination.port": 23, "ringfence.event.source": 7, "ringfence.event.position": 9},
+    {"@timestamp": 6, "source.ip": 0x0B000001, "destination.ip": 0x0A000002, "destination.port": 23, "ringfence.event.source": 7, "ringfence.event.position": 10},
+]  # fmt: skip
+
+
+def test_a_detection_names_rule_evidence_and_ends() -> None:
+    (found,) = detections(sigma(), frames.batch(EventClass.FLOW, FLOWS))
+
+    assert (found["rule.id"], found["rule.name"]) == ("6ad5ba1f-1d5e-4d0b-9f3a-0d0c5a9a7c11", "Telnet")
+    assert (found["ringfence.detection.kind"], found["ringfence.detection.level"], found["event.severity"]) == (
+        "sigma",
+        "high",
+        73,
+    )
+    assert found["threat.technique.id"] == "T1021,T1021.004"
+    assert (found["ringfence.evidence.class"], found["ringfence.evidence.source"], found["ringfence.evidence.position"]) == (
+        "flow",
+        7,
+        9,
+    )
+    assert (found["@timestamp"], found["source.ip"], found["destination.port"]) == (5, 0x0A000001, 23)
+    assert json.loads(found["ringfence.detection.fields"]) == {"destination.port": "23", "source.ip": "10.0.0.1"}
+
+
+def test_the_id_is_the_same_in_every_replay_and_another_for_another_rule() -> None:
+    batch = frames.batch(EventClass.FLOW, FLOWS)
+    first, second = detections(sigma(), batch), detections(sigma(), batch)
+    both = detections(sigma(RULES + "---\n" + RULES.split("---")[0].replace("6ad5", "8ad5")), batch)
+
+    assert first == second
+    assert len({(row["ringfence.event.source"], row["ringfence.event.position"]) for row in both}) == 2
+
+
+def test_boundary_tests_are_matched_too() -> None:
+    tests = [{"ringfence.boundary.id": "a -> b", "ringfence.boundary.verdict": verdict} for verdict in ("held", "breached")]
+
+    (found,) = detections(sigma(), frames.batch(EventClass.BOUNDARY, tests))
+
+    assert (found["ringfence.boundary.id"], found["ringfence.boundary.verdict"]) == ("a -> b", "breached")
+
+
+def test_classes_without_rules_pass() -> None:
+    assert detections(sigma(), frames.batch(EventClass.DNS, [{}])) == []
+
+
+def test_fields_too_long_to_show_are_left_out() -> None:
+    rule = (
+        RULES.split("---")[0]
+        .replace("category: flow", "category: process")
+        .replace("{destination.port: 23, source.ip|cidr: 10.0.0.0/8}", "{process.command_line|contains: x, process.name: y}")
+    )
+    (found,) = detections(
+        sigma(rule), frames.batch(EventClass.PROCESS, [{"process.command_line": "x" * MAX_FIELDS_BYTES, "process.name": "y"}])
+    )
+
+    assert json.loads(found["ringfence.detection.fields"]) == {"process.name": "y"}
+
+
+def test_an_empty_set_makes_nothing() -> None:
+    assert detections(Sigma(ruleset.EMPTY, EMPTY), frames.batch(EventClass.FLOW, FLOWS)) == []
+
+
+@pytest.mark.parametrize(
+    ("tag", "techniques"),
+    [("attack.t1021.002", ["T1021.002"]), ("attack.ta0008", []), ("attack.execution", []), ("cve.t1", [])],
+)
+def test_techniques_are_read_from_tags(tag: str, techniques: list[str]) -> None:
+    assert techniques_of([tag]) == techniques
