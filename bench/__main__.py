@@ -74,6 +74,7 @@ PLAN: tuple[tuple[str, str | None, Target], ...] = (
     ("zeek json decode", None, Target()),
     ("zeek tsv decode", None, Target()),
     ("hubble decode", None, Target()),
+    ("yara, 500 rules", "per event: yara, 500 rules", Target(400_000, 3)),
     ("block encode", None, Target()),
     ("block decode", None, Target()),
     ("segment look-up v4", "per event: look-up v4", Target()),

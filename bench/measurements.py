@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import yara
 
 from bench import reference
 from bench.columnar import COLLECTOR, IDENTITY, Chain, Feed, byte_blocks, line_blocks
@@ -21,6 +22,8 @@ from collectors.udp import UdpShell
 from ringfence import codec, topology
 from ringfence.batch import Batch, EventClass
 from ringfence.segments import SegmentMap
+from ringfence.yara import rules as yara_rules
+from ringfence.yara.scan import Scanner
 
 DATAGRAMS = 333  # about 10,000 records
 PCAP_BLOCK_BYTES = 3 << 19  # about 10,000 packets
@@ -277,6 +280,29 @@ def _pflog_per_event(is_judged: bool, folder: Path) -> Work:
     return work
 
 
+def _yara(folder: Path) -> Work:
+    """Columns of 10,000 requests, scanned as a worker would."""
+    scanner = Scanner(yara_rules.load([folder / "rules.yar"]))
+    lines = (folder / "requests.log").read_bytes().splitlines()
+    frames = [pl.DataFrame({"line": lines[start : start + 10_000]}) for start in range(0, len(lines), 10_000)]
+
+    def work() -> tuple[int, dict[str, int]]:
+        hits = Counter(hit.rule.identifier for frame in frames for hit in scanner.scan(frame, ["line"]))
+        return len(lines), dict(hits)
+
+    return work
+
+
+def _yara_per_event(folder: Path) -> Work:
+    compiled = yara.compile(filepath=str(folder / "rules.yar"))
+    lines = (folder / "requests.log").read_bytes().splitlines()
+
+    def work() -> tuple[int, dict[str, int]]:
+        return len(lines), dict(Counter(match.rule for line in lines for match in compiled.match(data=line)))
+
+    return work
+
+
 Prepare = Callable[[Path], Work]
 
 MEASUREMENTS: Mapping[str, Prepare] = {
@@ -304,6 +330,7 @@ MEASUREMENTS: Mapping[str, Prepare] = {
     "netfilter decode": partial(_lines, "netfilter", "netfilter.log", "netfilter"),
     "pflog-text decode": partial(_lines, "pflog_text", "pflog.txt", "pflog-text"),
     "hubble decode": partial(_lines, "hubble", "hubble.json", "hubble"),
+    "yara, 500 rules": _yara,
     "block encode": _encode,
     "block decode": _decode,
     "segment look-up v4": partial(_look_up, 4),
@@ -314,6 +341,7 @@ MEASUREMENTS: Mapping[str, Prepare] = {
     "per event: netflow v5 chain": partial(_netflow_per_event, True),
     "per event: pflog decode": partial(_pflog_per_event, False),
     "per event: pflog chain": partial(_pflog_per_event, True),
+    "per event: yara, 500 rules": _yara_per_event,
     "per event: look-up v4": partial(_look_up_per_event, 4),
     "per event: look-up v6": partial(_look_up_per_event, 6),
 }

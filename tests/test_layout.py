@@ -28,6 +28,7 @@ LAYERS = {
         "matrix",
         "crossings",
         "sigma",
+        "yara",
     },
     3: {"component", "testing", "ledger", "registry"},
     4: {"stages", "config"},
