@@ -1,19 +1,27 @@
 """Looks for YARA rules in what others wrote: payloads of logs, command lines, names that were asked for, requests.
 
-Which columns of an event class are scanned can be set. Hits of one value are in the order of the rules; offsets are bytes
+Hits of one value are in the order of the rules; offsets are bytes
 of the value, text being UTF-8.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+import numpy as np
+import polars as pl
+from pydantic import BaseModel, ConfigDict
 
-from ringfence.batch import Batch, EventClass
-from ringfence.yara.rules import MODULES, Variable, load
-from ringfence.yara.scan import MAX_VALUE_BYTES, REARM_SECS, Hit, Scanner
+from ringfence import bus, detections
+from ringfence.batch import Batch, EventClass, Micros
+from ringfence.component import BuildContext, Processed, Status
+from ringfence.detections import Finding
+from ringfence.segments import SegmentMap
+from ringfence.topology import Topology
+from ringfence.yara.rules import Rule, RuleSet
+from ringfence.yara.scan import Hit, Scanner
 
 _COMMANDS = ("process.command_line", "process.parent.command_line")
 COLUMNS: Mapping[EventClass, Sequence[str]] = {
@@ -39,34 +47,85 @@ COLUMNS: Mapping[EventClass, Sequence[str]] = {
 apart the line itself is left out, for its parts are scanned; `event.original` is all there is of records nobody knows."""
 
 
-class Settings(BaseModel):
-    """Which rules, and within which bounds."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    rules: Sequence[Path] = Field(description="Rule files, and folders of .yar and .yara files.")
-    variables: Mapping[str, Variable] = Field(
-        default={}, description="External variables of the rules: true or false, a number or text; the type counts."
-    )
-    modules: Sequence[str] = Field(default=sorted(MODULES), description="Modules that rules may import.")
-    columns: Mapping[EventClass, Sequence[str]] = Field(
-        default={}, description="Columns to scan of an event class, in place of those that are scanned by default."
-    )
-    max_value_bytes: int = Field(default=MAX_VALUE_BYTES, gt=0, description="Longer values are scanned up to here.")
-    rearm_secs: float = Field(default=REARM_SECS, gt=0, description="How long a rule that was too slow is suspended.")
-
-
 class Yara:
     """One rule set on batches of any class. `scanner` has the rules, the counts, and the rules that are suspended."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.scanner = Scanner(
-            load(settings.rules, settings.variables, settings.modules),
-            rearm_secs=settings.rearm_secs,
-            max_value_bytes=settings.max_value_bytes,
-        )
-        self._columns = {**COLUMNS, **settings.columns}
+    def __init__(self, rules: RuleSet, topology: Topology) -> None:
+        self.scanner = Scanner(rules)
+        self._rules = rules
+        self._segments = SegmentMap(topology)
+
+    def process(self, batch: Batch, now: Micros) -> Processed:
+        """Pass the batch on as it is, with its detections beside it."""
+        hits = self.hits(batch)
+        if not hits:
+            return Processed(batch)
+        by_rule: dict[str, dict[int, list[Hit]]] = {}
+        for hit in hits:
+            by_rule.setdefault(hit.rule.id, {}).setdefault(hit.row, []).append(hit)
+        named = replace(batch, frame=detections.named(batch.frame, self._segments))
+        found = [self._detections(rows, named) for rows in by_rule.values()]
+        return Processed(batch, {bus.DETECTIONS: [detections.batch_of(found, batch)]})
 
     def hits(self, batch: Batch) -> list[Hit]:
         """What the rules find in the columns of a batch, by row, column and rule."""
-        return self.scanner.scan(batch.frame, self._columns.get(batch.header.event_class, ()))
+        if not self._rules.rules:
+            return []
+        return self.scanner.scan(batch.frame, COLUMNS.get(batch.header.event_class, ()))
+
+    def _detections(self, hits: Mapping[int, Sequence[Hit]], batch: Batch) -> pl.DataFrame:
+        """One row for each row in which a rule was found, whatever the columns."""
+        rule = next(iter(hits.values()))[0].rule
+        matched = [
+            detections.fitting({**{hit.column: _places(hit) for hit in found}, **self._facts(rule)}) for found in hits.values()
+        ]
+        return detections.rows_of(finding_of(rule), batch, np.array(list(hits), np.int64), matched)
+
+    def _facts(self, rule: Rule) -> Mapping[str, Any]:
+        return {
+            "yara.set": self._rules.sha256[:16],
+            "yara.namespace": rule.namespace,
+            "yara.tags": rule.tags,
+            "yara.meta": rule.meta,
+        }
+
+
+def _places(hit: Hit) -> Mapping[str, Any]:
+    """Offset and length of each string that was found."""
+    return {string.string: string.spans for string in hit.strings}
+
+
+def finding_of(rule: Rule) -> Finding:
+    """What a rule says of what it finds: `meta` of id, description, level, attack and response."""
+    meta = rule.meta
+    level = str(meta.get("level", "medium")).lower()
+    return Finding(
+        "yara",
+        rule.id,
+        rule.identifier,
+        level if level in detections.SEVERITIES else "medium",
+        str(meta.get("attack", "")).replace(",", " ").split(),
+        str(meta["response"]) if "response" in meta else None,
+    )
+
+
+class Settings(BaseModel):
+    """No options: the rules are those of the configuration."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class YaraKind:
+    """Entry point `yara`."""
+
+    settings = Settings
+    promise = "pure but for its budgets of time: one detection per rule and row, with the same id in every replay"
+    status: Status = "experimental"
+    event_classes = frozenset(COLUMNS)
+
+    def build(self, settings: Settings, context: BuildContext) -> Yara:
+        """Make the processor for the rules in force."""
+        return Yara(context.rules.yara, context.topology)
+
+
+KIND = YaraKind()

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydantic import BaseModel
 
 from ringfence.batch import Batch, Decoded, EventClass, Frames, Micros, Position, Problem, Record, Step
-from ringfence.sigma.ruleset import EMPTY, RuleSet
+from ringfence.rulesets import Rules
 from ringfence.topology import Topology
 
 
@@ -232,7 +232,7 @@ class BuildContext:
 
     name: str
     topology: Topology
-    rules: RuleSet = EMPTY
+    rules: Rules = field(default_factory=Rules)
 
 
 Status = Literal["experimental", "stable"]

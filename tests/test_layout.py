@@ -30,7 +30,7 @@ LAYERS = {
         "sigma",
         "yara",
     },
-    3: {"component", "testing", "ledger", "registry"},
+    3: {"component", "testing", "ledger", "registry", "detections", "rulesets"},
     4: {"stages", "config"},
     5: {"runtime", "demo"},
     6: {"cli", "reference", "__main__"},

@@ -17,14 +17,14 @@ from typing import Any, BinaryIO, NamedTuple
 
 from rich.table import Table as Grid
 
-from ringfence import registry, schema
+from ringfence import registry, rulesets, schema
 from ringfence.batch import Batch, EventClass, Header
 from ringfence.cli.decode import frames_in
 from ringfence.cli.options import Subparsers, add_year, counted, say, year_of
 from ringfence.component import Format
 from ringfence.console import show
 from ringfence.errors import ExitCode, Permanent
-from ringfence.sigma import explain, fields, rules, ruleset, trial
+from ringfence.sigma import explain, fields, rules, trial
 from ringfence.sigma.engine import Engine
 from ringfence.sigma.plain import Reader
 from ringfence.sigma.rules import Loaded, Refusal, Rule, Unsupported
@@ -90,7 +90,9 @@ def _add_events(action: argparse.ArgumentParser) -> None:
 
 
 def _loaded(arguments: argparse.Namespace) -> Loaded:
-    return rules.load(map(ruleset.located, arguments.rules), dict(map(_placeholder, arguments.placeholder)))
+    return rules.load(
+        [rulesets.located(path, "sigma") for path in arguments.rules], dict(map(_placeholder, arguments.placeholder))
+    )
 
 
 def _placeholder(text: str) -> tuple[str, Sequence[str]]:

@@ -11,21 +11,6 @@ from ringfence.batch import EventClass
 from ringfence.sigma import fields, rules
 from ringfence.sigma.rules import Refusal, Rule, Unsupported
 
-BUNDLED = Path("bundled")
-"""In place of a path, the bundled rules."""
-
-
-def located(path: Path, base: Path = Path()) -> Path:
-    """A path under a folder, or that of the bundled rules."""
-    return _bundled() if path == BUNDLED else base / path
-
-
-def _bundled() -> Path:
-    """In a wheel beside this package, in a checkout at its root."""
-    package = Path(__file__).parents[1]
-    installed = package / "_data" / "rules"
-    return (installed if installed.is_dir() else package.parent / "rules") / "sigma"
-
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:

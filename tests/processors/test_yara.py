@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
-from processors.yara import COLUMNS, Settings, Yara
-from ringfence.batch import EventClass
+from processors.yara import COLUMNS, Yara
+from ringfence import bus
+from ringfence.batch import EventClass, Micros
+from ringfence.rulesets import RuleFiles, Rules
 from ringfence.schema import BY_NAME
+from ringfence.topology import EMPTY
 from tests import frames
 
-RULE = 'rule r { meta: id = "r-1" strings: $a = "evil" condition: $a and not is_lab }'
+RULE = 'rule r : shell { meta: id = "r-1" level = "high" attack = "T1105 T1059.004" strings: $a = "evil" condition: $a and not is_lab }'
 
 
 @pytest.fixture
@@ -22,7 +25,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def processor(folder: Path, **options: object) -> Yara:
-    return Yara(Settings.model_validate({"rules": [folder], "variables": {"is_lab": False}, **options}))
+    files = RuleFiles.model_validate({"yara": [folder], "variables": {"is_lab": False}, **options})
+    rules = files.load()
+    assert not rules.refusals
+    return Yara(rules.yara, EMPTY)
 
 
 @pytest.mark.parametrize(
@@ -47,13 +53,6 @@ def test_hits_name_row_and_column(folder: Path) -> None:
     ]
 
 
-def test_columns_can_be_chosen(folder: Path) -> None:
-    batch = frames.batch(EventClass.HTTP, [{"url.original": "/evil", "user_agent.original": "evil/1.0"}])
-    hits = processor(folder, columns={"http": ["user_agent.original"]}).hits(batch)
-
-    assert [hit.column for hit in hits] == ["user_agent.original"]
-
-
 def test_classes_without_such_text_are_passed_over(folder: Path) -> None:
     assert processor(folder).hits(frames.batch(EventClass.PF, [{"ringfence.pf.reason": "evil"}])) == []
 
@@ -63,11 +62,31 @@ def test_variables_keep_their_types(folder: Path) -> None:
 
     assert len(processor(folder).hits(batch)) == 1
     assert processor(folder, variables={"is_lab": True}).hits(batch) == []
-    assert Settings.model_validate({"rules": [], "variables": {"a": True, "b": 1, "c": 1.5, "d": "1"}}).variables == {
+    assert RuleFiles.model_validate({"variables": {"a": True, "b": 1, "c": 1.5, "d": "1"}}).variables == {
         "a": True,
         "b": 1,
         "c": 1.5,
         "d": "1",
     }
-    with pytest.raises(ValidationError):
-        Settings.model_validate({"rules": [], "variables": {"a": [1]}})
+
+
+def test_a_row_in_which_a_rule_is_found_is_one_detection(folder: Path) -> None:
+    rows = [{}, {"url.original": "/evil", "user_agent.original": "evil/1.0", "source.ip": 1, "ringfence.event.position": 7}]
+    batch = frames.batch(EventClass.HTTP, rows)
+    processed = processor(folder).process(batch, Micros(0))
+    (found,) = processed.outputs[bus.DETECTIONS][0].frame.iter_rows(named=True)
+
+    assert processed.batch is batch
+    assert (found["rule.id"], found["ringfence.detection.kind"], found["ringfence.detection.level"]) == ("r-1", "yara", "high")
+    assert (found["ringfence.evidence.class"], found["ringfence.evidence.position"], found["source.ip"]) == ("http", 7, 1)
+    assert found["threat.technique.id"] == "T1105,T1059.004"
+    shown = json.loads(found["ringfence.detection.fields"])
+    assert shown["url.original"] == {"$a": [[1, 4]]}
+    assert shown["user_agent.original"] == {"$a": [[0, 4]]}
+    assert (shown["yara.tags"], shown["yara.meta"]["id"], len(shown["yara.set"])) == (["shell"], "r-1", 16)
+
+
+def test_no_rules_find_nothing() -> None:
+    batch = frames.batch(EventClass.HTTP, [{"url.original": "/evil"}])
+
+    assert Yara(Rules().yara, EMPTY).process(batch, Micros(0)).outputs == {}
