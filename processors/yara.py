@@ -6,6 +6,7 @@ of the value, text being UTF-8.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,10 +18,10 @@ from pydantic import BaseModel, ConfigDict
 from ringfence import bus, detections
 from ringfence.batch import Batch, EventClass, Micros
 from ringfence.component import BuildContext, Processed, Status
-from ringfence.detections import Finding
 from ringfence.segments import SegmentMap
+from ringfence.telemetry import YARA_COUNTS, YARA_SUSPENDED
 from ringfence.topology import Topology
-from ringfence.yara.rules import Rule, RuleSet
+from ringfence.yara.rules import Rule, RuleSet, finding_of
 from ringfence.yara.scan import Hit, Scanner
 
 _COMMANDS = ("process.command_line", "process.parent.command_line")
@@ -71,7 +72,12 @@ class Yara:
         """What the rules find in the columns of a batch, by row, column and rule."""
         if not self._rules.rules:
             return []
-        return self.scanner.scan(batch.frame, COLUMNS.get(batch.header.event_class, ()))
+        before = Counter(self.scanner.counts)
+        found = self.scanner.scan(batch.frame, COLUMNS.get(batch.header.event_class, ()))
+        for what, count in (self.scanner.counts - before).items():
+            YARA_COUNTS.labels(what).inc(count)
+        YARA_SUSPENDED.set(len(self.scanner.suspended))
+        return found
 
     def _detections(self, hits: Mapping[int, Sequence[Hit]], batch: Batch) -> pl.DataFrame:
         """One row for each row in which a rule was found, whatever the columns."""
@@ -93,20 +99,6 @@ class Yara:
 def _places(hit: Hit) -> Mapping[str, Any]:
     """Offset and length of each string that was found."""
     return {string.string: string.spans for string in hit.strings}
-
-
-def finding_of(rule: Rule) -> Finding:
-    """What a rule says of what it finds: `meta` of id, description, level, attack and response."""
-    meta = rule.meta
-    level = str(meta.get("level", "medium")).lower()
-    return Finding(
-        "yara",
-        rule.id,
-        rule.identifier,
-        level if level in detections.SEVERITIES else "medium",
-        str(meta.get("attack", "")).replace(",", " ").split(),
-        str(meta["response"]) if "response" in meta else None,
-    )
 
 
 class Settings(BaseModel):

@@ -60,9 +60,11 @@ class RuleFiles(BaseModel):
     def load(self, base: Path = Path()) -> Rules:
         """The rules of the files, whose paths are under a folder; what is refused is in the sets."""
         sigma = ruleset.load([located(path, "sigma", base) for path in self.sigma], self.placeholders)
-        if not self.yara:
-            return Rules(sigma)
-        return Rules(sigma, yara_rules.load([located(path, "yara", base) for path in self.yara], self.variables, self.modules))
+        return Rules(sigma, self.load_yara(base))
+
+    def load_yara(self, base: Path = Path()) -> yara_rules.RuleSet:
+        """Those of YARA alone."""
+        return yara_rules.load([located(path, "yara", base) for path in self.yara], self.variables, self.modules)
 
     def missing(self, base: Path = Path()) -> Sequence[tuple[str, int, Path]]:
         """Paths that are not there, with their kind and place."""

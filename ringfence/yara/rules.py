@@ -15,6 +15,7 @@ from typing import Any
 
 import yara
 
+from ringfence.detections import SEVERITIES, Finding
 from ringfence.sigma.rules import Refusal
 from ringfence.yara.blockwise import reason_against
 from ringfence.yara.inquest import DATALESS, inquire, is_over
@@ -45,6 +46,20 @@ class Rule:
     path: str
     line: int
     by_value: str = ""
+
+
+def finding_of(rule: Rule) -> Finding:
+    """What a rule says of what it finds: `meta` of id, description, level, attack and response."""
+    meta = rule.meta
+    level = str(meta.get("level", "medium")).lower()
+    return Finding(
+        "yara",
+        rule.id,
+        rule.identifier,
+        level if level in SEVERITIES else "medium",
+        str(meta.get("attack", "")).replace(",", " ").split(),
+        str(meta["response"]) if "response" in meta else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)
