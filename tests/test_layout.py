@@ -28,6 +28,7 @@ LAYERS = {
         "matrix",
         "crossings",
         "sigma",
+        "correlation",
     },
     3: {"component", "testing", "ledger", "registry"},
     4: {"stages", "config"},

@@ -1,0 +1,355 @@
+"""One correlation: what waits, its groups, and who fires.
+
+Groups with fewer events than could ever fire are *cold*: their rows lie in a log of columns, and only counted. A group that
+may fire becomes *hot*: its rows of the log become a window, and each of its events is judged. The counts of cold groups are
+too high rather than too low, so which groups are hot changes no detection.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from dataclasses import dataclass
+from hashlib import blake2b
+from heapq import heapify, heappop, heappush
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from ringfence.correlation.detections import Detection, Entry, detection
+from ringfence.correlation.groups import Groups
+from ringfence.correlation.matches import Integers, Matches, rows_of, values_of
+from ringfence.correlation.waiting import Waiting
+from ringfence.correlation.windows import Window, window_for
+from ringfence.sigma.correlations import COUNTS, Correlation, Threshold, least_whole
+
+_OPERATORS = {
+    "gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le, "eq": operator.eq, "neq": operator.ne,
+}  # fmt: skip
+_LOG_ROWS = 4_096
+_LOG_SHARE = 8
+"""Small parts of the log are joined up to this many rows, or this share of the span."""
+_CHECK_ROWS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one correlation. A threshold above `entries` raises that to what it needs."""
+
+    groups: int = 50_000
+    entries: int = 1_000
+    """Of one group."""
+    held: int = 2_000_000
+    """Of all groups."""
+    waiting: int = 1_000_000
+
+
+@dataclass(slots=True)
+class _Hot:
+    """A group whose events are judged. `opened_us`: of a window that must close; `fired_us`: not to fire again yet."""
+
+    window: Window
+    opened_us: int | None = None
+    fired_us: int | None = None
+
+
+class _Rows(NamedTuple):
+    """Rows in the order of their turn, by number of group."""
+
+    number: Integers
+    due_us: Integers
+    frame: pl.DataFrame
+
+
+class _Dump(msgspec.Struct, frozen=True, array_like=True):
+    """The state of a correlation, as in a snapshot."""
+
+    definition: bytes
+    keys: list[str]
+    last_us: bytes
+    log: bytes | None
+    waiting: bytes | None
+    forced_us: int
+    hot: list[tuple[int, int | None, int | None, Any]]
+
+
+class State:
+    """Everything about one correlation. `drops` counts what did not count, by reason."""
+
+    def __init__(self, correlation: Correlation, limits: Limits) -> None:
+        self.correlation = correlation
+        self.drops: Counter[str] = Counter()
+        self._limits = limits
+        condition = correlation.condition
+        need = least_whole(condition) if isinstance(condition, Threshold) else 1
+        self._entries = max(limits.entries, need + 1 if correlation.kind in COUNTS else 0)
+        is_counted = correlation.kind in COUNTS and not correlation.waits_for_end
+        self._need = need if is_counted and isinstance(condition, Threshold) else 1
+        self._new_window = window_for(correlation)
+        self._restart()
+
+    def _restart(self) -> None:
+        self._waiting = Waiting(self._limits.waiting, self.drops)
+        self._groups = Groups(self._limits.groups, max(self.correlation.span_us, self.correlation.suppress_us))
+        self._hot: dict[int, _Hot] = {}
+        self._is_hot = np.zeros(1, bool)
+        self._cold = np.zeros(1, np.int64)
+        self._log: list[pl.DataFrame] = []
+        self._timers: list[tuple[int, int]] = []
+        self._unchecked = 0
+
+    def add(self, matches: Matches, place: int) -> None:
+        """Matches of the input at this place."""
+        self._waiting.add(rows_of(matches, self.correlation.inputs[place], place, self.correlation, self.drops))
+
+    def advance(self, horizon_us: int) -> list[Detection]:
+        """Take all that is due before the watermark, and close the windows that end before it."""
+        fired: list[Detection] = []
+        frame = self._waiting.take(horizon_us)
+        if frame is not None:
+            frame = self._in_time(frame)
+            if frame.height:
+                self._take(frame, fired)
+        while self._timers and self._timers[0][0] < horizon_us:
+            end_us, number = heappop(self._timers)
+            hot = self._hot.get(number)
+            if hot is not None and hot.opened_us == end_us - self.correlation.span_us:
+                self._close(number, hot, fired)
+                self._cool(number)
+        self._tidy(horizon_us)
+        return fired
+
+    def _in_time(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Without late rows whose window is over."""
+        lateness = frame["due_us"] - frame["time_us"]
+        late = int((lateness > 0).sum())
+        if not late:
+            return frame
+        kept = frame.filter(lateness < self.correlation.span_us)
+        self.drops["too_late"] += frame.height - kept.height
+        self.drops["late"] += late - (frame.height - kept.height)
+        return kept
+
+    def _take(self, frame: pl.DataFrame, fired: list[Detection]) -> None:
+        due_us: Integers = frame["due_us"].to_numpy()
+        times: Integers = frame["time_us"].to_numpy()
+        number, evicted = self._groups.numbers(frame["key"].to_list(), times)
+        self._grow(len(self._groups))
+        self._unchecked += frame.height
+        rows = _Rows(number, due_us, frame)
+        if self._need > 1:
+            rows = self._without_cold(rows, times)
+        if len(rows.number):
+            self._judge(rows, fired)
+        for each, row in evicted.items():
+            self._evict(each, int(due_us[row]), fired)
+
+    def _without_cold(self, rows: _Rows, times: Integers) -> _Rows:
+        """Put rows of cold groups into the log; what stays is hot."""
+        self._cold += np.bincount(rows.number, minlength=len(self._cold))
+        may_fire = (self._cold[rows.number] >= self._need) | (times < rows.due_us)
+        self._heat(np.unique(rows.number[may_fire & ~self._is_hot[rows.number]]))
+        is_hot = self._is_hot[rows.number]
+        if is_hot.all():
+            self._cold -= np.bincount(rows.number, minlength=len(self._cold))
+            return rows
+        cold = rows.frame if not is_hot.any() else rows.frame.filter(~is_hot)
+        self._append(cold.select(_KEPT).insert_column(0, pl.Series("number", rows.number[~is_hot])))
+        hot = rows.number[is_hot]
+        self._cold -= np.bincount(hot, minlength=len(self._cold))
+        return _Rows(hot, rows.due_us[is_hot], rows.frame.filter(is_hot) if len(hot) else rows.frame.clear())
+
+    def _append(self, part: pl.DataFrame) -> None:
+        if self._log:
+            last = self._log[-1]
+            span = int(part["time_us"].max()) - int(last["time_us"].min())  # type: ignore[arg-type]  # integers, not empty
+            if last.height + part.height <= _LOG_ROWS and span <= self.correlation.span_us // _LOG_SHARE:
+                self._log[-1] = pl.concat([last, part])
+                return
+        self._log.append(part)
+
+    def _heat(self, numbers: Integers) -> None:
+        """Make windows of what the log has of these groups. None of it can fire, or its group were hot already."""
+        if not len(numbers):
+            return
+        self._is_hot[numbers] = True
+        chosen = np.zeros(len(self._is_hot), bool)
+        chosen[numbers] = True
+        for number in numbers.tolist():
+            self._hot[number] = _Hot(self._new_window())
+        for part in self._log:
+            found = chosen[part["number"].to_numpy()]
+            if found.any():
+                for number, *entry in part.filter(found).iter_rows():
+                    self._hot[number].window.add(tuple(entry), False)
+
+    def _judge(self, rows: _Rows, fired: list[Detection]) -> None:
+        """Each event of a hot group in its turn."""
+        step = self._step_to_end if self.correlation.waits_for_end else self._step
+        entries = rows.frame.select(_KEPT).iter_rows()
+        for number, due_us, entry in zip(rows.number.tolist(), rows.due_us.tolist(), entries, strict=True):
+            hot = self._hot.get(number)
+            if hot is None:
+                hot = self._hot[number] = _Hot(self._new_window())
+                self._is_hot[number] = True
+            step(number, hot, entry, due_us, fired)
+
+    def _step(self, number: int, hot: _Hot, entry: Entry, due_us: int, fired: list[Detection]) -> None:
+        """A window that ends with this event. It fires when the condition begins to hold."""
+        window, suppress_us = hot.window, self.correlation.suppress_us
+        window.expire(due_us - self.correlation.span_us)
+        if hot.fired_us is not None and not suppress_us and not len(window):
+            hot.fired_us = None
+        window.add(entry, entry[0] < due_us)
+        if len(window) > self._entries:
+            self.drops["entries"] += window.trim(self._entries)
+        if not self._holds(window):
+            if not suppress_us:
+                hot.fired_us = None
+        elif hot.fired_us is None or (suppress_us and due_us - hot.fired_us >= suppress_us):
+            hot.fired_us = due_us
+            fired.append(self._detection(number, window, due_us))
+
+    def _step_to_end(self, number: int, hot: _Hot, entry: Entry, due_us: int, fired: list[Detection]) -> None:
+        """A window that began with the first event, and is judged when it is over."""
+        span_us = self.correlation.span_us
+        if hot.opened_us is not None and due_us >= hot.opened_us + span_us:
+            self._close(number, hot, fired)
+        if hot.opened_us is None:
+            hot.opened_us = entry[0]
+            heappush(self._timers, (entry[0] + span_us, number))
+        elif entry[0] < hot.opened_us:
+            self.drops["too_late"] += 1
+            return
+        hot.window.add(entry, entry[0] < due_us)
+        self.drops["entries"] += hot.window.trim(self._entries)
+
+    def _close(self, number: int, hot: _Hot, fired: list[Detection]) -> None:
+        end_us = (hot.opened_us or 0) + self.correlation.span_us
+        suppress_us = self.correlation.suppress_us
+        is_quiet = bool(suppress_us) and hot.fired_us is not None and end_us - hot.fired_us < suppress_us
+        if not is_quiet and self._holds(hot.window):
+            hot.fired_us = end_us
+            fired.append(self._detection(number, hot.window, end_us))
+        hot.opened_us, hot.window = None, self._new_window()
+
+    def _holds(self, window: Window) -> bool:
+        condition = self.correlation.condition
+        measure = window.measure()
+        return (
+            bool(_OPERATORS[condition.operator](measure, condition.value)) if isinstance(condition, Threshold) else measure > 0
+        )
+
+    def _detection(self, number: int, window: Window, time_us: int) -> Detection:
+        group = values_of(self._groups.keys[number], len(self.correlation.group_by))
+        return detection(self.correlation, group, time_us, window.entries(), window.measure())
+
+    def _evict(self, number: int, now_us: int, fired: list[Detection]) -> None:
+        """A group made room: what it had is lost, unless it was over by then."""
+        hot = self._hot.get(number)
+        if hot is not None and hot.opened_us is not None and hot.opened_us + self.correlation.span_us <= now_us:
+            self._close(number, hot, fired)
+        self.drops["groups"] += not self._groups.is_over(number, now_us)
+        self._hot.pop(number, None)
+        self._groups.end(number)
+
+    def _cool(self, number: int) -> None:
+        """A group without an open window is kept only for its suppression."""
+        if not self.correlation.suppress_us:
+            self._hot.pop(number, None)
+            self._is_hot[number] = False
+
+    def _grow(self, count: int) -> None:
+        if count > len(self._cold):
+            more = max(2 * len(self._cold), count) - len(self._cold)
+            self._cold = np.concatenate([self._cold, np.zeros(more, np.int64)])
+            self._is_hot = np.concatenate([self._is_hot, np.zeros(more, bool)])
+
+    def _tidy(self, horizon_us: int) -> None:
+        """Drop what is over. Nothing of it could count again."""
+        low_us = horizon_us - self.correlation.span_us
+        while self._log and int(self._log[0]["time_us"].max()) <= low_us:  # type: ignore[arg-type]  # integers, not empty
+            part = self._log.pop(0)
+            self._cold -= np.bincount(part["number"].to_numpy(), minlength=len(self._cold))
+        if self._unchecked < max(_CHECK_ROWS, len(self._groups)):
+            return
+        self._unchecked = 0
+        self._compact(horizon_us)
+        held = sum(part.height for part in self._log) + sum(len(hot.window) for hot in self._hot.values())
+        if held > self._limits.held:
+            for number in self._groups.oldest(len(self._groups) // 4 + 1):
+                self._evict(number, horizon_us, [])
+            self._compact(horizon_us)
+
+    def _compact(self, horizon_us: int) -> None:
+        now = self._groups.compact(horizon_us)
+        live = now >= 0
+        self._hot = {int(now[number]): hot for number, hot in self._hot.items() if live[number]}
+        self._is_hot = np.concatenate([self._is_hot[: len(now)][live], np.zeros(1, bool)])
+        self._log = [_renumbered(part, now) for part in self._log]
+        self._log = [part for part in self._log if part.height]
+        self._cold = np.zeros(len(self._is_hot), np.int64)
+        for part in self._log:
+            self._cold += np.bincount(part["number"].to_numpy(), minlength=len(self._cold))
+        self._timers = [(end_us, int(now[number])) for end_us, number in self._timers if live[number]]
+        heapify(self._timers)
+
+    @property
+    def groups(self) -> int:
+        """How many groups are held."""
+        return int(np.count_nonzero(self._groups.last_us > -(1 << 62)))
+
+    def dump(self, horizon_us: int) -> _Dump:
+        """The state after compaction, which changes nothing."""
+        self._compact(horizon_us)
+        return _Dump(
+            self._definition(),
+            self._groups.keys,
+            self._groups.last_us.tobytes(),
+            _packed(pl.concat(self._log, rechunk=True) if self._log else None),
+            _packed(self._waiting.rows()),
+            self._waiting.forced_us,
+            [(number, hot.opened_us, hot.fired_us, hot.window.dump()) for number, hot in sorted(self._hot.items())],
+        )
+
+    def load(self, dump: _Dump) -> bool:
+        """Go on from a dump; False, and an empty state, when it is of another definition of the correlation."""
+        self._restart()
+        if dump.definition != self._definition():
+            return False
+        self._groups.restore(dump.keys, np.frombuffer(dump.last_us, np.int64))
+        self._waiting.forced_us = dump.forced_us
+        if dump.waiting is not None:
+            self._waiting.add(pl.read_ipc(dump.waiting))
+        self._grow(len(dump.keys) + 1)
+        if dump.log is not None:
+            self._log = [pl.read_ipc(dump.log)]
+            self._cold += np.bincount(self._log[0]["number"].to_numpy(), minlength=len(self._cold))
+        for number, opened_us, fired_us, window in dump.hot:
+            self._hot[number] = hot = _Hot(self._new_window(), opened_us, fired_us)
+            hot.window.load(window)
+            self._is_hot[number] = True
+            if opened_us is not None:
+                heappush(self._timers, (opened_us + self.correlation.span_us, number))
+        return True
+
+    def _definition(self) -> bytes:
+        its = self.correlation
+        text = repr((its.kind, its.inputs, its.group_by, its.span_us, its.condition, its.percentile, its.suppress_us))
+        return blake2b(text.encode(), digest_size=16).digest()
+
+
+Dump = _Dump
+_KEPT = ("time_us", "source", "position", "place", "value")
+
+
+def _renumbered(part: pl.DataFrame, now: Integers) -> pl.DataFrame:
+    numbers = now[part["number"].to_numpy()]
+    kept = part.with_columns(pl.Series("number", numbers))
+    return kept.filter(pl.col("number") >= 0) if (numbers < 0).any() else kept
+
+
+def _packed(frame: pl.DataFrame | None) -> bytes | None:
+    return None if frame is None else frame.write_ipc(None, compression="lz4").getvalue()
