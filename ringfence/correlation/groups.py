@@ -11,6 +11,7 @@ from heapq import heappop, heappush
 from itertools import repeat
 
 import numpy as np
+import numpy.typing as npt
 
 from ringfence.correlation.matches import Integers
 
@@ -107,9 +108,16 @@ class Groups:
 
     def compact(self, now_us: int) -> Integers:
         """Forget groups that are over; returns the new number of each old one, or -1. The order stays."""
-        lives = (self.last_us > OVER) & (self.last_us + self._lifetime_us >= now_us)
+        lives = self._lives(now_us)
         self.restore([key for key, is_live in zip(self.keys, lives.tolist(), strict=True) if is_live], self.last_us[lives])
         return np.where(lives, np.cumsum(lives) - 1, -1)
+
+    def share_over(self, now_us: int) -> float:
+        """Which part of the numbers is of groups that are over."""
+        return 1 - np.count_nonzero(self._lives(now_us)) / max(len(self.keys), 1)
+
+    def _lives(self, now_us: int) -> npt.NDArray[np.bool_]:
+        return (self.last_us > OVER) & (self.last_us + self._lifetime_us >= now_us)
 
     def restore(self, keys: list[str], last_us: Integers) -> None:
         """Hold these groups and no others."""

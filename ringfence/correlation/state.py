@@ -7,8 +7,8 @@ too high rather than too low, so which groups are hot changes no detection.
 
 from __future__ import annotations
 
-import operator
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from heapq import heapify, heappop, heappush
@@ -19,19 +19,18 @@ import numpy as np
 import polars as pl
 
 from ringfence.correlation.detections import Detection, Entry, detection
-from ringfence.correlation.groups import Groups
+from ringfence.correlation.groups import OVER, Groups
 from ringfence.correlation.matches import Integers, Matches, rows_of, values_of
 from ringfence.correlation.waiting import Waiting
-from ringfence.correlation.windows import Window, window_for
-from ringfence.sigma.correlations import COUNTS, Correlation, Threshold, least_whole
+from ringfence.correlation.windows import Bound, Window, window_for
+from ringfence.sigma.correlations import COUNTS, Correlation, Expression, Threshold, least_whole
 
-_OPERATORS = {
-    "gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le, "eq": operator.eq, "neq": operator.ne,
-}  # fmt: skip
 _LOG_ROWS = 4_096
 _LOG_SHARE = 8
 """Small parts of the log are joined up to this many rows, or this share of the span."""
 _CHECK_ROWS = 100_000
+_OVER_SHARE = 0.25
+"""Where more of the groups are over, numbers are given anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +47,13 @@ class Limits:
 
 @dataclass(slots=True)
 class _Hot:
-    """A group whose events are judged. `opened_us`: of a window that must close; `fired_us`: not to fire again yet."""
+    """A group whose events are judged.
+
+    `last_us`: time of its last event; `opened_us`: of a window that must close; `fired_us`: not to fire again yet.
+    """
 
     window: Window
+    last_us: int = OVER
     opened_us: int | None = None
     fired_us: int | None = None
 
@@ -72,7 +75,7 @@ class _Dump(msgspec.Struct, frozen=True, array_like=True):
     log: bytes | None
     waiting: bytes | None
     forced_us: int
-    hot: list[tuple[int, int | None, int | None, Any]]
+    hot: list[tuple[int, int, int | None, int | None, Any]]
 
 
 class State:
@@ -82,17 +85,19 @@ class State:
         self.correlation = correlation
         self.drops: Counter[str] = Counter()
         self._limits = limits
+        self._span_us, self._suppress_us = correlation.span_us, correlation.suppress_us
         condition = correlation.condition
         need = least_whole(condition) if isinstance(condition, Threshold) else 1
-        self._entries = max(limits.entries, need + 1 if correlation.kind in COUNTS else 0)
+        bound = Bound(max(limits.entries, need + 1 if correlation.kind in COUNTS else 0), self.drops)
         is_counted = correlation.kind in COUNTS and not correlation.waits_for_end
         self._need = need if is_counted and isinstance(condition, Threshold) else 1
-        self._new_window = window_for(correlation)
+        self._new_window = window_for(correlation, bound)
+        self._holds = _test(condition)
         self._restart()
 
     def _restart(self) -> None:
         self._waiting = Waiting(self._limits.waiting, self.drops)
-        self._groups = Groups(self._limits.groups, max(self.correlation.span_us, self.correlation.suppress_us))
+        self._groups = Groups(self._limits.groups, max(self._span_us, self._suppress_us))
         self._hot: dict[int, _Hot] = {}
         self._is_hot = np.zeros(1, bool)
         self._cold = np.zeros(1, np.int64)
@@ -115,7 +120,7 @@ class State:
         while self._timers and self._timers[0][0] < horizon_us:
             end_us, number = heappop(self._timers)
             hot = self._hot.get(number)
-            if hot is not None and hot.opened_us == end_us - self.correlation.span_us:
+            if hot is not None and hot.opened_us == end_us - self._span_us:
                 self._close(number, hot, fired)
                 self._cool(number)
         self._tidy(horizon_us)
@@ -127,7 +132,7 @@ class State:
         late = int((lateness > 0).sum())
         if not late:
             return frame
-        kept = frame.filter(lateness < self.correlation.span_us)
+        kept = frame.filter(lateness < self._span_us)
         self.drops["too_late"] += frame.height - kept.height
         self.drops["late"] += late - (frame.height - kept.height)
         return kept
@@ -165,7 +170,7 @@ class State:
         if self._log:
             last = self._log[-1]
             span = int(part["time_us"].max()) - int(last["time_us"].min())  # type: ignore[arg-type]  # integers, not empty
-            if last.height + part.height <= _LOG_ROWS and span <= self.correlation.span_us // _LOG_SHARE:
+            if last.height + part.height <= _LOG_ROWS and span <= self._span_us // _LOG_SHARE:
                 self._log[-1] = pl.concat([last, part])
                 return
         self._log.append(part)
@@ -182,39 +187,40 @@ class State:
         for part in self._log:
             found = chosen[part["number"].to_numpy()]
             if found.any():
-                for number, *entry in part.filter(found).iter_rows():
-                    self._hot[number].window.add(tuple(entry), False)
+                rows = part.filter(found)
+                for number, entry in zip(rows["number"].to_list(), _entries(rows), strict=True):
+                    hot = self._hot[number]
+                    hot.last_us = entry[0]
+                    hot.window.slide(entry, OVER, False)
 
     def _judge(self, rows: _Rows, fired: list[Detection]) -> None:
         """Each event of a hot group in its turn."""
         step = self._step_to_end if self.correlation.waits_for_end else self._step
-        entries = rows.frame.select(_KEPT).iter_rows()
-        for number, due_us, entry in zip(rows.number.tolist(), rows.due_us.tolist(), entries, strict=True):
-            hot = self._hot.get(number)
+        hots = self._hot
+        for number, due_us, entry in zip(rows.number.tolist(), rows.due_us.tolist(), _entries(rows.frame), strict=True):
+            hot = hots.get(number)
             if hot is None:
-                hot = self._hot[number] = _Hot(self._new_window())
+                hot = hots[number] = _Hot(self._new_window())
                 self._is_hot[number] = True
             step(number, hot, entry, due_us, fired)
 
     def _step(self, number: int, hot: _Hot, entry: Entry, due_us: int, fired: list[Detection]) -> None:
         """A window that ends with this event. It fires when the condition begins to hold."""
-        window, suppress_us = hot.window, self.correlation.suppress_us
-        window.expire(due_us - self.correlation.span_us)
-        if hot.fired_us is not None and not suppress_us and not len(window):
+        low_us, suppress_us, time_us = due_us - self._span_us, self._suppress_us, entry[0]
+        if hot.last_us <= low_us and not suppress_us:
             hot.fired_us = None
-        window.add(entry, entry[0] < due_us)
-        if len(window) > self._entries:
-            self.drops["entries"] += window.trim(self._entries)
-        if not self._holds(window):
+        if time_us > hot.last_us:
+            hot.last_us = time_us
+        if not self._holds(hot.window.slide(entry, low_us, time_us < due_us)):
             if not suppress_us:
                 hot.fired_us = None
         elif hot.fired_us is None or (suppress_us and due_us - hot.fired_us >= suppress_us):
             hot.fired_us = due_us
-            fired.append(self._detection(number, window, due_us))
+            fired.append(self._detection(number, hot.window, due_us))
 
     def _step_to_end(self, number: int, hot: _Hot, entry: Entry, due_us: int, fired: list[Detection]) -> None:
         """A window that began with the first event, and is judged when it is over."""
-        span_us = self.correlation.span_us
+        span_us = self._span_us
         if hot.opened_us is not None and due_us >= hot.opened_us + span_us:
             self._close(number, hot, fired)
         if hot.opened_us is None:
@@ -223,24 +229,16 @@ class State:
         elif entry[0] < hot.opened_us:
             self.drops["too_late"] += 1
             return
-        hot.window.add(entry, entry[0] < due_us)
-        self.drops["entries"] += hot.window.trim(self._entries)
+        hot.window.slide(entry, OVER, entry[0] < due_us)
 
     def _close(self, number: int, hot: _Hot, fired: list[Detection]) -> None:
-        end_us = (hot.opened_us or 0) + self.correlation.span_us
-        suppress_us = self.correlation.suppress_us
+        end_us = (hot.opened_us or 0) + self._span_us
+        suppress_us = self._suppress_us
         is_quiet = bool(suppress_us) and hot.fired_us is not None and end_us - hot.fired_us < suppress_us
-        if not is_quiet and self._holds(hot.window):
+        if not is_quiet and self._holds(hot.window.measure()):
             hot.fired_us = end_us
             fired.append(self._detection(number, hot.window, end_us))
         hot.opened_us, hot.window = None, self._new_window()
-
-    def _holds(self, window: Window) -> bool:
-        condition = self.correlation.condition
-        measure = window.measure()
-        return (
-            bool(_OPERATORS[condition.operator](measure, condition.value)) if isinstance(condition, Threshold) else measure > 0
-        )
 
     def _detection(self, number: int, window: Window, time_us: int) -> Detection:
         group = values_of(self._groups.keys[number], len(self.correlation.group_by))
@@ -249,7 +247,7 @@ class State:
     def _evict(self, number: int, now_us: int, fired: list[Detection]) -> None:
         """A group made room: what it had is lost, unless it was over by then."""
         hot = self._hot.get(number)
-        if hot is not None and hot.opened_us is not None and hot.opened_us + self.correlation.span_us <= now_us:
+        if hot is not None and hot.opened_us is not None and hot.opened_us + self._span_us <= now_us:
             self._close(number, hot, fired)
         self.drops["groups"] += not self._groups.is_over(number, now_us)
         self._hot.pop(number, None)
@@ -257,7 +255,7 @@ class State:
 
     def _cool(self, number: int) -> None:
         """A group without an open window is kept only for its suppression."""
-        if not self.correlation.suppress_us:
+        if not self._suppress_us:
             self._hot.pop(number, None)
             self._is_hot[number] = False
 
@@ -269,14 +267,15 @@ class State:
 
     def _tidy(self, horizon_us: int) -> None:
         """Drop what is over. Nothing of it could count again."""
-        low_us = horizon_us - self.correlation.span_us
+        low_us = horizon_us - self._span_us
         while self._log and int(self._log[0]["time_us"].max()) <= low_us:  # type: ignore[arg-type]  # integers, not empty
             part = self._log.pop(0)
             self._cold -= np.bincount(part["number"].to_numpy(), minlength=len(self._cold))
         if self._unchecked < max(_CHECK_ROWS, len(self._groups)):
             return
         self._unchecked = 0
-        self._compact(horizon_us)
+        if self._groups.share_over(horizon_us) > _OVER_SHARE:
+            self._compact(horizon_us)
         held = sum(part.height for part in self._log) + sum(len(hot.window) for hot in self._hot.values())
         if held > self._limits.held:
             for number in self._groups.oldest(len(self._groups) // 4 + 1):
@@ -299,7 +298,7 @@ class State:
     @property
     def groups(self) -> int:
         """How many groups are held."""
-        return int(np.count_nonzero(self._groups.last_us > -(1 << 62)))
+        return int(np.count_nonzero(self._groups.last_us > OVER))
 
     def dump(self, horizon_us: int) -> _Dump:
         """The state after compaction, which changes nothing."""
@@ -311,7 +310,10 @@ class State:
             _packed(pl.concat(self._log, rechunk=True) if self._log else None),
             _packed(self._waiting.rows()),
             self._waiting.forced_us,
-            [(number, hot.opened_us, hot.fired_us, hot.window.dump()) for number, hot in sorted(self._hot.items())],
+            [
+                (number, hot.last_us, hot.opened_us, hot.fired_us, hot.window.dump())
+                for number, hot in sorted(self._hot.items())
+            ],
         )
 
     def load(self, dump: _Dump) -> bool:
@@ -327,12 +329,12 @@ class State:
         if dump.log is not None:
             self._log = [pl.read_ipc(dump.log)]
             self._cold += np.bincount(self._log[0]["number"].to_numpy(), minlength=len(self._cold))
-        for number, opened_us, fired_us, window in dump.hot:
-            self._hot[number] = hot = _Hot(self._new_window(), opened_us, fired_us)
+        for number, last_us, opened_us, fired_us, window in dump.hot:
+            self._hot[number] = hot = _Hot(self._new_window(), last_us, opened_us, fired_us)
             hot.window.load(window)
             self._is_hot[number] = True
             if opened_us is not None:
-                heappush(self._timers, (opened_us + self.correlation.span_us, number))
+                heappush(self._timers, (opened_us + self._span_us, number))
         return True
 
     def _definition(self) -> bytes:
@@ -343,6 +345,26 @@ class State:
 
 Dump = _Dump
 _KEPT = ("time_us", "source", "position", "place", "value")
+
+
+def _test(condition: Threshold | Expression) -> Callable[[float], bool]:
+    """Whether a measure meets the condition; that of an expression is 1 or 0."""
+    if not isinstance(condition, Threshold):
+        return bool
+    value = condition.value
+    tests: dict[str, Callable[[float], bool]] = {
+        "gt": lambda measure: measure > value,
+        "gte": lambda measure: measure >= value,
+        "lt": lambda measure: measure < value,
+        "lte": lambda measure: measure <= value,
+        "eq": lambda measure: measure == value,
+        "neq": lambda measure: measure != value,
+    }
+    return tests[condition.operator]
+
+
+def _entries(rows: pl.DataFrame) -> Iterator[Entry]:
+    return zip(*(rows[name].to_list() for name in _KEPT), strict=True)
 
 
 def _renumbered(part: pl.DataFrame, now: Integers) -> pl.DataFrame:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from bisect import insort
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Protocol
 
@@ -20,6 +21,14 @@ _VALUE = itemgetter(4)
 _PLACE = itemgetter(3)
 
 
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """How many entries a window may hold; the oldest beyond are left out and counted."""
+
+    entries: int
+    drops: Counter[str]
+
+
 class Window(Protocol):
     """The entries that count."""
 
@@ -27,14 +36,8 @@ class Window(Protocol):
         """How many entries are held."""
         ...
 
-    def add(self, entry: Entry, is_late: bool) -> None:
-        """One more event."""
-
-    def expire(self, low_us: int) -> None:
-        """Leave out what is not after this time."""
-
-    def trim(self, limit: int) -> int:
-        """Leave out the oldest beyond so many; returns how many."""
+    def slide(self, entry: Entry, low_us: int, is_late: bool) -> float:
+        """Leave out what is not after `low_us`, and take one more event; returns what the condition is about."""
         ...
 
     def measure(self) -> float:
@@ -55,28 +58,27 @@ class Window(Protocol):
 class _Events:
     """Every event; the measure is their number."""
 
-    def __init__(self) -> None:
+    __slots__ = ("_bound", "_entries")
+
+    def __init__(self, bound: Bound) -> None:
+        self._bound = bound
         self._entries: deque[Entry] = deque()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, entry: Entry, is_late: bool) -> None:
-        if is_late:
-            insort(self._entries, entry, key=_ORDER)
-        else:
-            self._entries.append(entry)
-
-    def expire(self, low_us: int) -> None:
+    def slide(self, entry: Entry, low_us: int, is_late: bool) -> float:
         entries = self._entries
         while entries and entries[0][0] <= low_us:
             entries.popleft()
-
-    def trim(self, limit: int) -> int:
-        over = max(len(self._entries) - limit, 0)
-        for _ in range(over):
-            self._entries.popleft()
-        return over
+        if is_late:
+            insort(entries, entry, key=_ORDER)
+        else:
+            entries.append(entry)
+        if len(entries) > self._bound.entries:
+            entries.popleft()
+            self._bound.drops["entries"] += 1
+        return len(entries)
 
     def measure(self) -> float:
         return len(self._entries)
@@ -94,9 +96,15 @@ class _Events:
 class _Numbers(_Events):
     """Every event with a number; the measure is made of all of them."""
 
-    def __init__(self, of: Callable[[list[float]], float]) -> None:
-        super().__init__()
+    __slots__ = ("_of",)
+
+    def __init__(self, bound: Bound, of: Callable[[list[float]], float]) -> None:
+        super().__init__(bound)
         self._of = of
+
+    def slide(self, entry: Entry, low_us: int, is_late: bool) -> float:
+        super().slide(entry, low_us, is_late)
+        return self.measure()
 
     def measure(self) -> float:
         return self._of(list(map(_VALUE, self._entries)))
@@ -114,37 +122,40 @@ def percentile(values: list[float], share: float) -> float:
 class _Latest:
     """The latest event of each value, or of each rule; the measure is how many there are. Exact: no older one is needed."""
 
-    def __init__(self, by: Callable[[Entry], Any]) -> None:
+    __slots__ = ("_bound", "_by", "_entries")
+
+    def __init__(self, bound: Bound, by: Callable[[Entry], Any]) -> None:
+        self._bound = bound
         self._by = by
         self._entries: OrderedDict[Any, Entry] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, entry: Entry, is_late: bool) -> None:
-        name = self._by(entry)
-        if is_late:
-            before = self._entries.get(name)
-            if before is None or before < entry:
-                self._entries[name] = entry
-                self._entries = OrderedDict(sorted(self._entries.items(), key=lambda item: _ORDER(item[1])))
-        else:
-            self._entries[name] = entry
-            self._entries.move_to_end(name)
-
-    def expire(self, low_us: int) -> None:
+    def slide(self, entry: Entry, low_us: int, is_late: bool) -> float:
         entries = self._entries
         while entries:
             name = next(iter(entries))
             if entries[name][0] > low_us:
-                return
+                break
             del entries[name]
-
-    def trim(self, limit: int) -> int:
-        over = max(len(self._entries) - limit, 0)
-        for _ in range(over):
+        if is_late:
+            self._put_back(entry)
+        else:
+            name = self._by(entry)
+            entries[name] = entry
+            entries.move_to_end(name)
+        if len(self._entries) > self._bound.entries:
             self._entries.popitem(last=False)
-        return over
+            self._bound.drops["entries"] += 1
+        return len(self._entries)
+
+    def _put_back(self, entry: Entry) -> None:
+        name = self._by(entry)
+        before = self._entries.get(name)
+        if before is None or before < entry:
+            self._entries[name] = entry
+            self._entries = OrderedDict(sorted(self._entries.items(), key=lambda item: _ORDER(item[1])))
 
     def measure(self) -> float:
         return len(self._entries)
@@ -167,9 +178,15 @@ class _Latest:
 class _Temporal(_Latest):
     """Which rules were seen, in any order. `condition` is about them."""
 
-    def __init__(self, condition: Expression | Threshold) -> None:
-        super().__init__(_PLACE)
+    __slots__ = ("_condition",)
+
+    def __init__(self, bound: Bound, condition: Expression | Threshold) -> None:
+        super().__init__(bound, _PLACE)
         self._condition = condition
+
+    def slide(self, entry: Entry, low_us: int, is_late: bool) -> float:
+        super().slide(entry, low_us, is_late)
+        return self.measure()
 
     def measure(self) -> float:
         if isinstance(self._condition, Threshold):
@@ -180,23 +197,22 @@ class _Temporal(_Latest):
 class _Ordered(_Temporal):
     """Which rules were seen, and chains of events that follow their order: of each set of rules the one that began last."""
 
-    def __init__(self, condition: Expression | Threshold) -> None:
-        super().__init__(condition)
+    __slots__ = ("_chains",)
+
+    def __init__(self, bound: Bound, condition: Expression | Threshold) -> None:
+        super().__init__(bound, condition)
         self._chains: dict[int, tuple[Entry, ...]] = {}
 
-    def add(self, entry: Entry, is_late: bool) -> None:
-        super().add(entry, is_late)
+    def slide(self, entry: Entry, low_us: int, is_late: bool) -> float:
+        for mask in [mask for mask, chain in self._chains.items() if chain[0][0] <= low_us]:
+            del self._chains[mask]
         own = 1 << entry[3]
         longer = [(mask | own, (*chain, entry)) for mask, chain in self._chains.items() if mask < own and chain[-1] < entry]
         for mask, chain in [(own, (entry,)), *longer]:
             before = self._chains.get(mask)
             if before is None or before[0] < chain[0]:
                 self._chains[mask] = chain
-
-    def expire(self, low_us: int) -> None:
-        super().expire(low_us)
-        for mask in [mask for mask, chain in self._chains.items() if chain[0][0] <= low_us]:
-            del self._chains[mask]
+        return super().slide(entry, low_us, is_late)
 
     def measure(self) -> float:
         if isinstance(self._condition, Threshold):
@@ -237,22 +253,22 @@ def holds(condition: Expression, chain: int, seen: int) -> bool:
             return not holds(child, seen, chain)
 
 
-def window_for(correlation: Correlation) -> Callable[[], Window]:
+def window_for(correlation: Correlation, bound: Bound) -> Callable[[], Window]:
     """What makes an empty window of the kind that a correlation needs."""
     condition = correlation.condition
     match correlation.kind:
         case Kind.EVENT_COUNT:
-            return _Events
+            return lambda: _Events(bound)
         case Kind.VALUE_COUNT:
-            return lambda: _Latest(_VALUE)
+            return lambda: _Latest(bound, _VALUE)
         case Kind.TEMPORAL:
-            return lambda: _Temporal(condition)
+            return lambda: _Temporal(bound, condition)
         case Kind.TEMPORAL_ORDERED:
-            return lambda: _Ordered(condition)
+            return lambda: _Ordered(bound, condition)
         case Kind.VALUE_SUM:
-            return lambda: _Numbers(math.fsum)
+            return lambda: _Numbers(bound, math.fsum)
         case Kind.VALUE_AVG:
-            return lambda: _Numbers(lambda values: math.fsum(values) / len(values))
+            return lambda: _Numbers(bound, lambda values: math.fsum(values) / len(values))
         case _:
             share = correlation.percentile if correlation.percentile is not None else 50.0
-            return lambda: _Numbers(lambda values: percentile(values, share))
+            return lambda: _Numbers(bound, lambda values: percentile(values, share))
