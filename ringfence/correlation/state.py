@@ -195,28 +195,34 @@ class State:
 
     def _judge(self, rows: _Rows, fired: list[Detection]) -> None:
         """Each event of a hot group in its turn."""
-        step = self._step_to_end if self.correlation.waits_for_end else self._step
-        hots = self._hot
-        for number, due_us, entry in zip(rows.number.tolist(), rows.due_us.tolist(), _entries(rows.frame), strict=True):
-            hot = hots.get(number)
-            if hot is None:
-                hot = hots[number] = _Hot(self._new_window())
-                self._is_hot[number] = True
-            step(number, hot, entry, due_us, fired)
+        turns = zip(rows.number.tolist(), rows.due_us.tolist(), _entries(rows.frame), strict=True)
+        if not self.correlation.waits_for_end:
+            self._slide(turns, fired)
+            return
+        for number, due_us, entry in turns:
+            self._step_to_end(number, self._hot.get(number) or self._new_hot(number), entry, due_us, fired)
 
-    def _step(self, number: int, hot: _Hot, entry: Entry, due_us: int, fired: list[Detection]) -> None:
-        """A window that ends with this event. It fires when the condition begins to hold."""
-        low_us, suppress_us, time_us = due_us - self._span_us, self._suppress_us, entry[0]
-        if hot.last_us <= low_us and not suppress_us:
-            hot.fired_us = None
-        if time_us > hot.last_us:
-            hot.last_us = time_us
-        if not self._holds(hot.window.slide(entry, low_us, time_us < due_us)):
-            if not suppress_us:
+    def _new_hot(self, number: int) -> _Hot:
+        hot = self._hot[number] = _Hot(self._new_window())
+        self._is_hot[number] = True
+        return hot
+
+    def _slide(self, turns: Iterator[tuple[int, int, Entry]], fired: list[Detection]) -> None:
+        """A window that ends with each event. It fires when the condition begins to hold."""
+        hots, holds, span_us, suppress_us = self._hot, self._holds, self._span_us, self._suppress_us
+        for number, due_us, entry in turns:
+            hot = hots.get(number) or self._new_hot(number)
+            low_us, time_us = due_us - span_us, entry[0]
+            if hot.last_us <= low_us and not suppress_us:
                 hot.fired_us = None
-        elif hot.fired_us is None or (suppress_us and due_us - hot.fired_us >= suppress_us):
-            hot.fired_us = due_us
-            fired.append(self._detection(number, hot.window, due_us))
+            if time_us > hot.last_us:
+                hot.last_us = time_us
+            if not holds(hot.window.slide(entry, low_us, time_us < due_us)):
+                if not suppress_us:
+                    hot.fired_us = None
+            elif hot.fired_us is None or (suppress_us and due_us - hot.fired_us >= suppress_us):
+                hot.fired_us = due_us
+                fired.append(self._detection(number, hot.window, due_us))
 
     def _step_to_end(self, number: int, hot: _Hot, entry: Entry, due_us: int, fired: list[Detection]) -> None:
         """A window that began with the first event, and is judged when it is over."""

@@ -18,7 +18,6 @@ from ringfence.sigma.correlations import Absent, AllOf, AnyOf, Correlation, Expr
 
 _ORDER = itemgetter(0, 1, 2, 3)
 _VALUE = itemgetter(4)
-_PLACE = itemgetter(3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,27 +121,25 @@ def percentile(values: list[float], share: float) -> float:
 class _Latest:
     """The latest event of each value, or of each rule; the measure is how many there are. Exact: no older one is needed."""
 
-    __slots__ = ("_bound", "_by", "_entries")
+    __slots__ = ("_bound", "_by", "_entries", "_none_before_us")
 
-    def __init__(self, bound: Bound, by: Callable[[Entry], Any]) -> None:
+    def __init__(self, bound: Bound, by: int) -> None:
         self._bound = bound
-        self._by = by
+        self._by = by  # which part of an Entry
+        self._none_before_us = -(1 << 62)  # no entry is older; may be too low
         self._entries: OrderedDict[Any, Entry] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def slide(self, entry: Entry, low_us: int, is_late: bool) -> float:
+        if self._none_before_us <= low_us:
+            self._expire(low_us)
         entries = self._entries
-        while entries:
-            name = next(iter(entries))
-            if entries[name][0] > low_us:
-                break
-            del entries[name]
         if is_late:
             self._put_back(entry)
         else:
-            name = self._by(entry)
+            name = entry[self._by]
             entries[name] = entry
             entries.move_to_end(name)
         if len(self._entries) > self._bound.entries:
@@ -150,8 +147,18 @@ class _Latest:
             self._bound.drops["entries"] += 1
         return len(self._entries)
 
+    def _expire(self, low_us: int) -> None:
+        while self._entries:
+            name, entry = next(iter(self._entries.items()))
+            self._none_before_us = entry[0]
+            if entry[0] > low_us:
+                return
+            del self._entries[name]
+        self._none_before_us = low_us
+
     def _put_back(self, entry: Entry) -> None:
-        name = self._by(entry)
+        self._none_before_us = min(self._none_before_us, entry[0])
+        name = entry[self._by]
         before = self._entries.get(name)
         if before is None or before < entry:
             self._entries[name] = entry
@@ -172,7 +179,7 @@ class _Latest:
 
     def load(self, dumped: Any) -> None:
         for entry in map(tuple, dumped):
-            self._entries[self._by(entry)] = entry
+            self._entries[entry[self._by]] = entry
 
 
 class _Temporal(_Latest):
@@ -181,7 +188,7 @@ class _Temporal(_Latest):
     __slots__ = ("_condition",)
 
     def __init__(self, bound: Bound, condition: Expression | Threshold) -> None:
-        super().__init__(bound, _PLACE)
+        super().__init__(bound, 3)
         self._condition = condition
 
     def slide(self, entry: Entry, low_us: int, is_late: bool) -> float:
@@ -260,7 +267,7 @@ def window_for(correlation: Correlation, bound: Bound) -> Callable[[], Window]:
         case Kind.EVENT_COUNT:
             return lambda: _Events(bound)
         case Kind.VALUE_COUNT:
-            return lambda: _Latest(bound, _VALUE)
+            return lambda: _Latest(bound, 4)
         case Kind.TEMPORAL:
             return lambda: _Temporal(bound, condition)
         case Kind.TEMPORAL_ORDERED:
