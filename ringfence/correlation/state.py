@@ -167,12 +167,13 @@ class State:
         return _Rows(hot, rows.due_us[is_hot], rows.frame[np.flatnonzero(is_hot)])
 
     def _append(self, part: pl.DataFrame) -> None:
-        if self._log:
+        """Join the last parts while they are small, so that there are few of them and each row is copied few times."""
+        while self._log:
             last = self._log[-1]
-            span = int(part["time_us"].max()) - int(last["time_us"].min())  # type: ignore[arg-type]  # integers, not empty
-            if last.height + part.height <= _LOG_ROWS and span <= self._span_us // _LOG_SHARE:
-                self._log[-1] = pl.concat([last, part])
-                return
+            span_us = int(part["time_us"][-1]) - int(last["time_us"][0])
+            if last.height > 2 * part.height or last.height + part.height > _LOG_ROWS or span_us > self._span_us // _LOG_SHARE:
+                break
+            part = pl.concat([self._log.pop(), part], rechunk=True)
         self._log.append(part)
 
     def _heat(self, numbers: Integers) -> None:
@@ -274,7 +275,7 @@ class State:
     def _tidy(self, horizon_us: int) -> None:
         """Drop what is over. Nothing of it could count again."""
         low_us = horizon_us - self._span_us
-        while self._log and int(self._log[0]["time_us"].max()) <= low_us:  # type: ignore[arg-type]  # integers, not empty
+        while self._log and int(self._log[0]["time_us"][-1]) <= low_us:
             part = self._log.pop(0)
             self._cold -= np.bincount(part["number"].to_numpy(), minlength=len(self._cold))
         if self._unchecked < max(_CHECK_ROWS, len(self._groups)):
