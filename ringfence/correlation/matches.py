@@ -69,8 +69,8 @@ def _text(matches: Matches, name: str, rows: int) -> pl.Series:
     if series is None:
         return pl.repeat(None, rows, dtype=pl.String, eager=True)
     if isinstance(series.dtype, pl.List):
-        return series.cast(pl.List(pl.String)).list.join("\x1f").replace({"": None})
-    return series.bin.encode("hex") if series.dtype == pl.Binary else series.cast(pl.String)
+        return series.cast(pl.List(pl.String), strict=False).list.join("\x1f").replace({"": None})
+    return series.bin.encode("hex") if series.dtype == pl.Binary else series.cast(pl.String, strict=False)
 
 
 def _joined(texts: Sequence[pl.Series], rows: int) -> pl.Series:

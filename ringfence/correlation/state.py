@@ -40,7 +40,7 @@ class Limits:
     groups: int = 50_000
     entries: int = 1_000
     """Of one group."""
-    held: int = 2_000_000
+    held: int = 1_000_000
     """Of all groups."""
     waiting: int = 1_000_000
 
