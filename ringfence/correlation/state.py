@@ -324,10 +324,18 @@ class State:
         )
 
     def load(self, dump: _Dump) -> bool:
-        """Go on from a dump; False, and an empty state, when it is of another definition of the correlation."""
+        """Go on from a dump. False, with an empty state, when it is damaged or of another definition of the correlation."""
         self._restart()
         if dump.definition != self._definition():
             return False
+        try:
+            self._load(dump)
+        except (pl.exceptions.PolarsError, OSError, ValueError, TypeError, LookupError):
+            self._restart()
+            return False
+        return True
+
+    def _load(self, dump: _Dump) -> None:
         self._groups.restore(dump.keys, np.frombuffer(dump.last_us, np.int64))
         self._waiting.forced_us = dump.forced_us
         if dump.waiting is not None:
@@ -342,7 +350,6 @@ class State:
             self._is_hot[number] = True
             if opened_us is not None:
                 heappush(self._timers, (opened_us + self._span_us, number))
-        return True
 
     def _definition(self) -> bytes:
         its = self.correlation

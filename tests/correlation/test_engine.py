@@ -247,6 +247,19 @@ def test_the_state_of_a_changed_correlation_is_cleared_and_of_others_kept() -> N
     assert [each.rule for each in after.feed({}, END)] == ["c1"]
 
 
+@pytest.mark.parametrize("damaged", ["last_us", "log", "waiting", "hot"])
+def test_damaged_state_is_cleared_and_counted(damaged: str) -> None:
+    before, after = Correlator(correlations(THREE)), Correlator(correlations(THREE))
+    before.feed(matches(placed([Event(0), Event(1), Event(2), Event(3)]), [START] * 4), 3 * SECOND)
+    version, horizon, [[rule, dump]] = msgspec.msgpack.decode(before.snapshot())
+    names = ["definition", "keys", "last_us", "log", "waiting", "forced_us", "hot"]
+    dump[names.index(damaged)] = [(9, 0, None, None, [[0]])] if damaged == "hot" else b"none"
+    after.restore(msgspec.msgpack.encode([version, horizon, [[rule, dump]]]))
+
+    assert after.cleared == 1
+    assert len(after.feed(matches(placed([Event(10), Event(11), Event(12)]), [START] * 3), END)) == 1
+
+
 def test_the_same_feeds_give_the_same_snapshot() -> None:
     def state() -> bytes:
         correlator = Correlator(correlations(THREE, FEW, WITHOUT))
