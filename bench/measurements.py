@@ -21,7 +21,12 @@ from collectors.tail import CHUNK_BYTES
 from collectors.udp import UdpShell
 from ringfence import codec, topology
 from ringfence.batch import Batch, EventClass
+from ringfence.correlation.engine import Correlator
+from ringfence.correlation.matches import Matches
+from ringfence.correlation.state import Limits
+from ringfence.correlation.watermarks import Watermarks
 from ringfence.segments import SegmentMap
+from ringfence.sigma import rules
 from ringfence.yara import rules as yara_rules
 from ringfence.yara.scan import Scanner
 
@@ -303,6 +308,52 @@ def _yara_per_event(folder: Path) -> Work:
     return work
 
 
+_CORRELATION = """title: a
+name: a
+logsource: {{product: bench}}
+detection: {{s: {{x: 1}}, condition: s}}
+---
+title: c
+name: c
+correlation: {{type: {0}, rules: a, group-by: [source], timespan: 5m, condition: {1}}}
+"""
+MATCHED, GROUPS = 1_000_000, 100_000
+
+
+def _matched(is_skewed: bool) -> Matches:
+    """Five minutes of events: of 100,000 sources alike and 100 that are a hundred times as busy, or by Zipf's law."""
+    dice = np.random.default_rng(5)
+    even = np.where(dice.random(MATCHED) < 0.01, dice.integers(0, 100, MATCHED), dice.integers(0, GROUPS, MATCHED))
+    names = dice.zipf(1.2, MATCHED) % GROUPS if is_skewed else even
+    return Matches(
+        np.sort(dice.integers(0, 300_000_000, MATCHED)),
+        np.zeros(MATCHED, np.int64),
+        np.ones(MATCHED, np.uint64),
+        np.arange(MATCHED, dtype=np.uint64),
+        {
+            "source": pl.Series(names).cast(pl.String).str.zfill(12),
+            "port": pl.Series(dice.integers(0, 1_000, MATCHED)).cast(pl.String),
+        },
+    )
+
+
+def _correlate(kind: str, condition: str, is_skewed: bool, folder: Path) -> Work:
+    """From matches in batches of 10,000 rows to detections, with watermarks."""
+    given, every = rules.loads(_CORRELATION.format(kind, condition)).correlations, _matched(is_skewed)
+
+    def work() -> tuple[int, dict[str, int]]:
+        marks, correlator, found = Watermarks(), Correlator(given, Limits(groups=2 * GROUPS)), 0
+        for start in range(0, MATCHED, 10_000):
+            part = slice(start, start + 10_000)
+            seen = marks.observe(every.source[part], every.time_us[part])
+            fields = {name: series[part] for name, series in every.fields.items()}
+            matches = Matches(seen.time_us, seen.horizon_us, every.source[part], every.position[part], fields)
+            found += len(correlator.feed({"a": matches}, marks.horizon_us))
+        return MATCHED, {"detections": found}
+
+    return work
+
+
 Prepare = Callable[[Path], Work]
 
 MEASUREMENTS: Mapping[str, Prepare] = {
@@ -335,6 +386,10 @@ MEASUREMENTS: Mapping[str, Prepare] = {
     "block decode": _decode,
     "segment look-up v4": partial(_look_up, 4),
     "segment look-up v6": partial(_look_up, 6),
+    "correlation event_count": partial(_correlate, "event_count", "{gte: 50}", False),
+    "correlation event_count, Zipf": partial(_correlate, "event_count", "{gte: 50}", True),
+    "correlation value_count": partial(_correlate, "value_count", "{gte: 30, field: port}", False),
+    "correlation value_count, Zipf": partial(_correlate, "value_count", "{gte: 30, field: port}", True),
     "per event: eve decode": _eve_decode_per_event,
     "per event: eve chain": _eve_chain_per_event,
     "per event: netflow v5 decode": partial(_netflow_per_event, False),

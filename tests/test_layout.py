@@ -30,6 +30,7 @@ LAYERS = {
         "detections",
         "sigma",
         "yara",
+        "correlation",
     },
     3: {"component", "testing", "ledger", "registry", "rulesets"},
     4: {"stages", "config"},
