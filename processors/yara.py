@@ -66,7 +66,7 @@ class Yara:
             by_rule.setdefault(hit.rule.id, {}).setdefault(hit.row, []).append(hit)
         named = replace(batch, frame=detections.named(batch.frame, self._segments))
         found = [self._detections(rows, named) for rows in by_rule.values()]
-        return Processed(batch, {bus.DETECTIONS: [detections.batch_of(found, batch)]})
+        return Processed(batch, {bus.DETECTIONS: [detections.batch_of(found, batch.header)]})
 
     def hits(self, batch: Batch) -> list[Hit]:
         """What the rules find in the columns of a batch, by row, column and rule."""

@@ -164,6 +164,15 @@ class Processor(Protocol):
         ...
 
 
+@runtime_checkable
+class Finishing(Protocol):
+    """A processor that waits for more of a stream, such as for the end of a window."""
+
+    def finish(self) -> Mapping[str, Sequence[Batch]]:
+        """Nothing more will come: what it makes of what it has, by topic."""
+        ...
+
+
 class Sink(Protocol):
     """Delivers batches somewhere. The runtime calls write() for each batch of a step, then flush(), then commits."""
 

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ringfence.batch import Batch, EventClass
+from ringfence.batch import Batch, EventClass, Header
 from ringfence.codec import time_span
-from ringfence.schema import build_frame, frame_schema, together
+from ringfence.schema import VERSION, build_frame, frame_schema, together
 from ringfence.segments import SEGMENT_PARTS, SegmentMap
 
 SEVERITIES: Mapping[str, int] = {"informational": 1, "low": 21, "medium": 47, "high": 73, "critical": 99}
@@ -29,6 +29,7 @@ _COPIED = [
     name for name in frame_schema(EventClass.DETECTION)
     if name not in _OWN and not name.startswith(("ringfence.detection.", "ringfence.evidence.", "threat.")) and not name.endswith(".segment.code")
 ]  # fmt: skip
+_OF_MANY = Header("", VERSION, "", EventClass.DETECTION, "", "", 0, 0, 0, 0, 0)
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -91,11 +92,11 @@ def of_rule(finding: Finding, count: int) -> dict[str, pl.Series]:
     return columns
 
 
-def batch_of(frames: Sequence[pl.DataFrame], origin: Batch) -> Batch:
-    """Detections as one batch, as of the batch that they were found in."""
+def batch_of(frames: Sequence[pl.DataFrame], origin: Header | None) -> Batch:
+    """Detections as one batch, as of the batch that they were found in; of none where they come of many."""
     frame = together(frames)
     low, high = time_span(frame)
-    header = replace(origin.header, event_class=EventClass.DETECTION, rows=frame.height, time_min_us=low, time_max_us=high)
+    header = replace(origin or _OF_MANY, event_class=EventClass.DETECTION, rows=frame.height, time_min_us=low, time_max_us=high)
     return Batch(header, frame)
 
 

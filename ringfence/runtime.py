@@ -162,7 +162,7 @@ class Runtime:
 
     async def _process(self, engine: Bus) -> None:
         if self._options.stage in ("all", "process"):
-            stage = ProcessStage(self._processors, engine, self._clock, self._instance)
+            stage = ProcessStage(self._processors, engine, self._clock, self._instance, lambda: not self.was_stopped)
             self._reloadable.append(stage)
             await stage.run(self._collected)
             self._processed.set()

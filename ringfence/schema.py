@@ -234,8 +234,24 @@ COLUMNS: tuple[Column, ...] = (
         zeek="uid",
     ),
     # flows
-    Column("event.start", _INT, _COUNTED, "First packet of the flow.", eve="flow.start", render="time", zeek="conn: ts"),
-    Column("event.end", _INT, _COUNTED, "Last packet of the flow.", eve="flow.end", render="time", zeek="conn: duration"),
+    Column(
+        "event.start",
+        _INT,
+        _COUNTED | {_DETECTION},
+        "First packet of the flow.",
+        eve="flow.start",
+        render="time",
+        zeek="conn: ts",
+    ),
+    Column(
+        "event.end",
+        _INT,
+        _COUNTED | {_DETECTION},
+        "Last packet of the flow.",
+        eve="flow.end",
+        render="time",
+        zeek="conn: duration",
+    ),
     Column(
         "source.packets",
         _INT,
@@ -790,6 +806,15 @@ COLUMNS: tuple[Column, ...] = (
         _only(_DETECTION),
         "The fields that matched with their values, as a JSON object.",
         since="1.3",
+    ),
+    Column("ringfence.detection.count", _INT, _only(_DETECTION), "How many events a correlation counted.", since="1.3"),
+    Column(
+        "ringfence.detection.events",
+        _TEXT,
+        _only(_DETECTION),
+        "Ids of the events of a correlation, with commas between them; of many the first and the last ten.",
+        since="1.3",
+        render="list",
     ),
     # dead letters
     Column("ringfence.dead.stage", _TEXT, _only(_DEAD), "collect, process or sink."),
