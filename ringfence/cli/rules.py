@@ -162,13 +162,17 @@ def _test(arguments: argparse.Namespace) -> int:
     loaded = _loaded(arguments)
     tested = [rule for rule in loaded.rules if trial.is_tested(rule)]
     faults = [fault for rule in tested for fault in trial.faults(rule)]
+    correlations = [each for each in loaded.correlations if trial.is_tested(each)]
+    faults += [fault for each in correlations for fault in trial.faults_of(each, loaded)]
     for fault in faults:
         if arguments.json:
             say(json.dumps({"path": fault.rule.path, "id": fault.rule.id, "title": fault.rule.title, "reason": fault.reason}))
         else:
             say(str(fault))
-    untested = len(loaded.rules) - len(tested)
-    sys.stderr.write(f"{counted(len(tested), 'rule')} tested, {counted(len(faults), 'fault')}; {untested:,} carry no tests\n")
+    untested = len(loaded.rules) + len(loaded.correlations) - len(tested) - len(correlations)
+    sys.stderr.write(
+        f"{counted(len(tested) + len(correlations), 'rule')} tested, {counted(len(faults), 'fault')}; {untested:,} carry no tests\n"
+    )
     return ExitCode.FOUND if faults or loaded.refusals else ExitCode.OK
 
 
