@@ -82,7 +82,7 @@ class DatagramShell(ABC):
             delivery = self._drain(listener)
             if delivery is not None:
                 return delivery
-            await _readable(listener)
+            await readable(listener.fileno())
 
     async def close(self) -> None:
         """Close the socket; what it holds is lost."""
@@ -197,10 +197,10 @@ def _raise_buffer(listener: socket.socket, wanted_bytes: int) -> None:
         size //= 2
 
 
-async def _readable(listener: socket.socket) -> None:
+async def readable(descriptor: int) -> None:
+    """Wait until a descriptor can be read, or has ended. Safe to cancel."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
-    descriptor = listener.fileno()
     loop.add_reader(descriptor, _wake, ready)
     try:
         await ready

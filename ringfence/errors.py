@@ -32,6 +32,10 @@ class Permanent(RingfenceError):
     """The same call would always fail: the runtime dead-letters the data or, at start, gives up."""
 
 
+class Misconfigured(Permanent):
+    """The configuration asks for what this machine does not have or does not allow: only its owner can help."""
+
+
 class Fenced(RingfenceError):
     """Another process owns this consumer group now: nothing may be committed, state must be read again."""
 

@@ -24,9 +24,26 @@ _random = random.SystemRandom()
 Result = TypeVar("Result")
 
 
+class Backoff:
+    """The pauses of one caller."""
+
+    def __init__(self) -> None:
+        self._ceiling = FIRST_SECS
+
+    def next_secs(self) -> float:
+        """How long to wait before the next call."""
+        pause = _random.uniform(0, self._ceiling)
+        self._ceiling = min(self._ceiling * 2, LAST_SECS)
+        return pause
+
+    def reset(self) -> None:
+        """Begin with short pauses again."""
+        self._ceiling = FIRST_SECS
+
+
 async def until_done(what: str, call: Callable[[], Awaitable[Result]], clock: Clock) -> Result:
     """Await `call` until it does not raise Retryable; other errors pass. Says so at first, then every 30 s."""
-    ceiling = FIRST_SECS
+    backoff = Backoff()
     said_at = -LOG_EVERY_SECS
     while True:
         try:
@@ -36,5 +53,4 @@ async def until_done(what: str, call: Callable[[], Awaitable[Result]], clock: Cl
             if clock.monotonic() - said_at >= LOG_EVERY_SECS:
                 said_at = clock.monotonic()
                 _log.warning("%s is tried again: %s", what, error)
-            await clock.sleep(_random.uniform(0, ceiling))
-            ceiling = min(ceiling * 2, LAST_SECS)
+            await clock.sleep(backoff.next_secs())

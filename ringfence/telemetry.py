@@ -42,6 +42,21 @@ CERTIFICATE_EXPIRY = Gauge(
     ["certificate"],
     registry=REGISTRY,
 )
+COMMAND_STARTS = Counter(
+    "ringfence_command_starts", "Times that the program of a collector was started.", ["source"], registry=REGISTRY
+)
+COMMAND_EXITS = Counter(
+    "ringfence_command_exits",
+    "Times that it ended without being told to, by its exit code or the name of the signal.",
+    ["source", "status"],
+    registry=REGISTRY,
+)
+COMMAND_CAPS = Counter(
+    "ringfence_command_caps",
+    "Bounds that its output hit: frame (the program is started again), error_line and error_lines (cut, forgotten).",
+    ["source", "cap"],
+    registry=REGISTRY,
+)
 _BUILD = Info("ringfence_build", "Version of ringfence.", registry=REGISTRY)
 _BUILD.info({"version": __version__})
 

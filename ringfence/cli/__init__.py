@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from ringfence import __version__
 from ringfence.cli import check, decode, demo, dlq, ledger, replay, run, setup
-from ringfence.errors import ConfigError, ExitCode, RingfenceError
+from ringfence.errors import ConfigError, ExitCode, Misconfigured, RingfenceError
 from ringfence.telemetry import printable, set_up_log
 
 _VERBS = (demo, run, check, decode, replay, dlq, ledger, setup)
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitCode.CONFIG
     except RingfenceError as error:
         _complain(f"ringfence {arguments.verb}: {error}")
-        return ExitCode.IO
+        return ExitCode.CONFIG if isinstance(error, Misconfigured) else ExitCode.IO
     except BrokenPipeError:
         # the reader of our output has gone: nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
