@@ -37,7 +37,6 @@ _MAGICS: dict[bytes, tuple[Order, bool]] = {
     bytes.fromhex("4d3cb2a1"): ("<", True),  # NSEC_TCPDUMP_MAGIC 0xa1b23c4d
     bytes.fromhex("a1b23c4d"): (">", True),
 }
-_PCAPNG_MAGIC = bytes.fromhex("0a0d0d0a")  # Section Header Block, draft-ietf-opsawg-pcapng section 4.1
 _WALK_BYTES = 1 << 20  # walked at once, so that their list of integers stays in cache: 85 ns a record against 200
 
 Boundaries = npt.NDArray[np.int64]
@@ -123,12 +122,6 @@ def read_capture(header: bytes) -> Capture | Fault:
     if len(header) < FILE_HEADER_BYTES:
         return Fault(ProblemCode.TRUNCATED, f"pcap file header has {len(header)} of {FILE_HEADER_BYTES} bytes", len(header))
     magic = header[:4]
-    if magic == _PCAPNG_MAGIC:
-        return Fault(
-            ProblemCode.UNKNOWN_VERSION,
-            "stream is pcapng; accepted: classic pcap (editcap -F pcap converts; ringfence decode and replay read it)",
-            0,
-        )
     if magic not in _MAGICS:
         return Fault(
             ProblemCode.MALFORMED,

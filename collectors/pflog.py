@@ -43,26 +43,26 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from collectors.command import Argv, CommandShell
 from collectors.pcap import (
     Capture,
     Fault,
     Order,
     Packets,
-    PcapFramer,
     PcapReader,
     gather,
     read_capture,
     unreadable,
 )
 from collectors.pcapng import MAGIC, CaptureFramer, PcapngReader, linktypes
-from collectors.tail import TailShell
+from collectors.pipe import PathShell
 from ringfence.addresses import MAPPED_PREFIX
 from ringfence.batch import Decoded, EventClass, Frames, Problem, ProblemCode
-from ringfence.component import BuildContext, Collector, Decoder, Format, Status
+from ringfence.component import BuildContext, Collector, Decoder, Format, Shell, Status
 from ringfence.schema import build_frame, frame_schema, together
-from ringfence.yamlfile import ConfigPath
+from ringfence.yamlfile import STANDARD_INPUT, InputPath
 
 DLT_PFLOG = 117  # libpcap, pcap/dlt.h
 MAX_STREAMS = 1024  # files whose header is remembered; the one that was quiet longest is forgotten first
@@ -272,22 +272,17 @@ Reader = PcapReader | PcapngReader
 
 
 class PflogDecoder:
-    """Decodes the frames of `PcapFramer`. Remembers the file header of each stream; a stream is unreadable without it.
-
-    With `pcapng`, it decodes those of `CaptureFramer`: a stream may be pcapng too.
-    """
+    """Decodes the frames of `CaptureFramer`. Remembers what heads each stream; a stream is unreadable without it."""
 
     def __init__(
         self,
         observer: str | None = None,
         original: Literal["keep", "drop"] = "drop",
         dialect: Dialect | Literal["auto"] = "auto",
-        pcapng: bool = False,
     ) -> None:
         self._observer = observer
         self._original = original
         self._layouts = layouts(dialect)
-        self._pcapng = pcapng
         self._streams: OrderedDict[int, Reader | Fault] = OrderedDict()
         self._names = _Names()
 
@@ -299,7 +294,7 @@ class PflogDecoder:
         for identity, rows in _stretches(frames):
             if frames.positions[rows[0]] == 0:
                 start = frames.frame(int(rows[0]))
-                if self._pcapng and start[: len(MAGIC)] == MAGIC:
+                if start[: len(MAGIC)] == MAGIC:
                     self._remember(identity, PcapngReader(DLT_PFLOG))
                 else:
                     fault = self._open(identity, start)
@@ -746,17 +741,35 @@ def _null(dtype: pl.DataType) -> pl.Series:
 
 
 class PflogConfig(BaseModel):
-    """Reads a pcap file of pflogd(8), such as /var/log/pflog; pcapng only `ringfence decode` and `replay` read."""
+    """Reads pcap or pcapng: a file such as /var/log/pflog of pflogd(8), a FIFO, standard input, or what a program such as
+    tcpdump prints. Only a file can be read again after a restart."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    path: ConfigPath = Field(description="File to read.")
-    follow: bool = Field(default=True, description="Go on reading as the file grows and is rotated; else stop at its end.")
-    observer: str | None = Field(default=None, description="Name of the firewall; its file's path when not set.")
+    path: InputPath | None = Field(default=None, description="File or FIFO to read; - is standard input.")
+    command: Argv | None = Field(
+        default=None,
+        description='Program to run, as a list: [tcpdump, -n, -U, -s, "160", -w, -, -i, pflog0]; exactly one of path and command.',
+    )
+    follow: bool = Field(
+        default=True,
+        description="Go on as the file grows and is rotated, or with the next writer of a FIFO; else stop at its end.",
+    )
+    observer: str | None = Field(
+        default=None, description="Name of the firewall; when not set, the path, or the collector's name."
+    )
     original: Literal["keep", "drop"] = Field(default="drop", description="Keep the logged packet as event.original.")
     dialect: Literal["auto", "openbsd", "freebsd", "netbsd", "macos"] = Field(
         default="auto", description="System whose pf wrote it; auto tells by the header's length and the number of IPv6."
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> PflogConfig:
+        if (self.path is None) == (self.command is None):
+            raise ValueError("exactly one of path and command is required")
+        if self.command is not None and "follow" in self.model_fields_set:
+            raise ValueError("follow goes with path; a command is started again whenever it ends")
+        return self
 
 
 def recognise(start: bytes) -> bool:
@@ -768,14 +781,17 @@ def recognise(start: bytes) -> bool:
 
 
 def _decoder(year: int) -> Decoder:
-    return PflogDecoder(pcapng=True)
+    return PflogDecoder()
 
 
 class PflogKind:
     """The collector kind `pflog`."""
 
     settings: type[BaseModel] = PflogConfig
-    promise = "every complete record once, across restarts and rotation by rename"
+    promise = (
+        "file: every complete record once, across restarts and rotation by rename; "
+        "FIFO, standard input, command: what was read, once"
+    )
     status: Status = "experimental"
     sample = "firewall: {type: pflog, path: /var/log/pflog, observer: fw1}"
     formats: Sequence[Format] = (
@@ -791,15 +807,21 @@ class PflogKind:
 
     def build(self, settings: PflogConfig, context: BuildContext) -> Collector:
         """Make the collector; touches neither network nor disk."""
-        return Collector(
-            "pf",
-            TailShell(settings.path, PcapFramer, settings.follow),
-            PflogDecoder(settings.observer, settings.original, settings.dialect),
-        )
+        decoder = PflogDecoder(settings.observer, settings.original, settings.dialect)
+        return Collector("pf", _shell(settings, context.name), decoder)
 
     def resources(self, settings: PflogConfig) -> Sequence[str]:
-        """The file: a second reader would make every event twice."""
-        return [f"file {settings.path}"]
+        """The path: a second reader would make every event twice, or take half of a pipe."""
+        if settings.path is None:
+            return []
+        return ["standard input" if settings.path == STANDARD_INPUT else f"file {settings.path}"]
+
+
+def _shell(settings: PflogConfig, name: str) -> Shell:
+    if settings.path is not None:
+        return PathShell(name, settings.path, CaptureFramer, settings.follow)
+    argv = settings.command or ()
+    return CommandShell(name, lambda position: argv, CaptureFramer)
 
 
 KIND = PflogKind()

@@ -170,7 +170,11 @@ class TailShell:
     def _deliver_head(self, file: _File) -> Delivery:
         """Give a framer and decoder that go on in the middle of a file what they need of its beginning, again."""
         file.needs_head = False
-        return self._delivery(file, *file.framer.cut(file.saved_head or file.head(file.framer.head_bytes)), 0)
+        data, offsets = file.framer.cut(file.saved_head or file.head(file.framer.head_bytes))
+        if file.framer.pending:  # the beginning of what cannot be cut
+            rest, _ = file.framer.finish()
+            data, offsets = data + rest, np.append(offsets, len(data) + len(rest))
+        return self._delivery(file, data, offsets, 0)
 
     def _delivery(self, file: _File, data: bytes, offsets: npt.NDArray[np.int64], start: int) -> Delivery:
         count = len(offsets) - 1

@@ -28,7 +28,7 @@ from ringfence.errors import EndOfInput, Fenced, Retryable
 from ringfence.ledger import LEDGER_STATE, Counts, topics_read
 from ringfence.retry import until_done
 from ringfence.schema import together
-from ringfence.telemetry import DEAD, DROPPED, PARSED, PROCESSED, RECEIVED, REJECTED, STEP_SECS
+from ringfence.telemetry import DEAD, DROPPED, PARSED, PROCESSED, RECEIVED, REJECTED, SHELL_CAPS, STEP_SECS
 
 POSITION_STATE = "position"
 SEQUENCE_STATE = "sequence"
@@ -183,6 +183,8 @@ class _Collecting:
         for hop, lost in delivery.shed.items():
             self._counts.shed += lost
             DROPPED.labels(self.name, hop).inc(lost)
+        for cap, hits in delivery.caps.items():
+            SHELL_CAPS.labels(self.name, cap).inc(hits)
 
     def _decoded(self, frames: Frames) -> Iterator[Decoded]:
         """Decode; frames that crash the decoder (a bug in it) are halved until those that do are alone."""
