@@ -75,7 +75,7 @@ class CollectStage:
 
     def __init__(
         self, name: str, build: Callable[[], Collector], engine: Bus, batching: Batching, buckets: int, clock: Clock,
-        on_progress: Callable[[str, int], None] = lambda name, count: None,
+        on_progress: Callable[[str, Frames], None] = lambda name, frames: None,
     ) -> None:  # fmt: skip
         self.group = f"ringfence.collect.{name}"
         self._name = name
@@ -119,7 +119,7 @@ class CollectStage:
                 if delivery is not None:
                     reading = None
                     run.take(delivery, self._clock)
-                    self._on_progress(self._name, len(delivery.frames.data))
+                    self._on_progress(self._name, delivery.frames)
                 if run.due(self._clock.monotonic()):
                     await self._flush(run)
             if stopping.event.is_set():

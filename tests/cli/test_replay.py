@@ -6,20 +6,28 @@ import json
 import signal
 import subprocess
 from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
+import numpy as np
+
+from ringfence.batch import Source, frames_of
+from ringfence.cli.replay import reached
 from ringfence.demo import exporters
 from ringfence.demo.exporters import BLOCK, TCP, Talk
 from ringfence.errors import ExitCode
 from tests.cli.command import command, ringfence
 from tests.eve_lines import flow, topology_file
 
+AT_US = 1_790_000_000_000_000
 
-def _files(folder: Path) -> tuple[Path, Path]:
+
+def _files(folder: Path, at_us: int = AT_US) -> tuple[Path, Path]:
     eve = folder / "eve.json"
     eve.write_bytes(flow(1) + flow(2, port=22) + b"broken\n" + flow(3, port=22, answered=False))
     pflog = folder / "pflog"
-    attempt = Talk("10.1.0.7", 40_000, "10.2.0.9", 3389, TCP, 1_790_000_000_000_000, 1_790_000_000_000_000)
+    attempt = Talk("10.1.0.7", 40_000, "10.2.0.9", 3389, TCP, at_us, at_us)
     pflog.write_bytes(exporters.PCAP_HEADER + exporters.pflog(attempt, BLOCK, "vlan10", "a", 4, 2, attempt.start_us))
     return eve, pflog
 
@@ -129,3 +137,34 @@ def test_a_replay_that_is_stopped_says_so_and_goes_on_with_the_same_command(tmp_
     assert errors.decode().splitlines()[-1] == "ringfence replay: stopped before the end; the same command goes on from here"
     assert (process.returncode, finished_early, again.code) == (ExitCode.IO, False, ExitCode.OK)
     assert json.loads((out / "summary.json").read_text())["events"] == 100_000
+
+
+def test_at_a_speed_files_are_read_side_by_side_with_the_same_results(tmp_path: Path) -> None:
+    first = json.loads(flow(1))["timestamp"]
+    eve, pflog = _files(tmp_path, int(datetime.fromisoformat(first).timestamp()) * 1_000_000)
+    topology = topology_file(tmp_path)
+
+    for out, more in ((tmp_path / "fast", ()), (tmp_path / "paced", ("--speed", "20"))):
+        outcome = ringfence("replay", eve, pflog, "--topology", topology, "--out", out, *more)
+        assert outcome.code == ExitCode.OK, outcome.err
+        assert "could not be kept" not in outcome.err
+
+    for name in ("events.jsonl", "boundary.jsonl"):
+        fast, paced = ((tmp_path / folder / name).read_bytes().splitlines() for folder in ("fast", "paced"))
+        assert sorted(paced) == sorted(fast)
+    assert json.loads((tmp_path / "paced" / "summary.json").read_text())["ledger"]["imbalance"] == 0
+
+
+def test_a_speed_that_cannot_be_meant_is_refused(tmp_path: Path) -> None:
+    for speed in ("0", "-1", "nan", "fast"):
+        outcome = ringfence("replay", "a", "--topology", "t", "--out", tmp_path / "out", f"--speed={speed}")
+        assert outcome.code == ExitCode.USAGE
+        assert "--speed" in outcome.err
+
+
+def test_progress_is_the_place_in_the_file_that_was_reached() -> None:
+    frames = frames_of([b"one\n", b"three\n"], Source("file", 1))
+
+    assert reached(frames) == 10
+    assert reached(replace(frames, positions=frames.positions + np.uint64(100))) == 110
+    assert reached(frames_of([], Source("file", 1))) == 0
