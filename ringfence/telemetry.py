@@ -25,7 +25,7 @@ DROPPED = Counter(
 )
 SHELL_CAPS = Counter(
     "ringfence_shell_caps",
-    "Bounds that a collector hit without a known loss; the page on bounds lists them.",
+    "Bounds that the shell of a collector hit, by name (the page on the architecture lists them).",
     ["source", "cap"],
     registry=REGISTRY,
 )
