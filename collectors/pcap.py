@@ -56,10 +56,11 @@ def gather(data: bytes, dtype: np.dtype[np.void], at: Ints) -> Void:
     if last < 0:
         return gather(data + bytes(2 * size), dtype, at)
     raw = np.ndarray((last + 1,), f"V{size}", data, strides=(1,))
-    items: Void = raw[np.minimum(at, last)].view(dtype)
     beyond = at > last
-    if beyond.any():
-        items[beyond] = gather(data[last:] + bytes(size), dtype, at[beyond] - last)
+    if not beyond.any():
+        return raw[at].view(dtype)
+    items: Void = raw[np.minimum(at, last)].view(dtype)
+    items[beyond] = gather(data[last:] + bytes(size), dtype, at[beyond] - last)
     return items
 
 
