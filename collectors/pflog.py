@@ -715,15 +715,24 @@ class _End:
         six = self.is6 & self.has_address
         if not six.any():
             return _absent_end(name, len(six)) | {f"{name}.ip": _nullable(self.v4, self.has_address), f"{name}.port": port}
-        octets = np.ascontiguousarray(self.v6).view(np.uint8).reshape(-1, 16)
+        rows = np.flatnonzero(six)
+        octets = self.v6[rows].view(np.uint8).reshape(-1, 16)
         halves, words = octets.view(">u8"), octets.view(">u4")
-        mapped = six & (halves[:, 0] == 0) & (words[:, 2] == _MAPPED)
-        binary = pl.Series(octets).cast(pl.List(pl.UInt8)).cast(pl.Binary)
-        return {
-            f"{name}.ip": _nullable(np.where(mapped, words[:, 3], self.v4), self.has_address & (~self.is6 | mapped)),
-            f"{name}.ip6": _only(binary, six & ~mapped),
-            f"{name}.port": port,
-        }
+        mapped = (halves[:, 0] == 0) & (words[:, 2] == _MAPPED)
+        v4, is4 = self.v4, self.has_address & ~self.is6
+        if mapped.any():
+            v4 = v4.astype(np.uint32)
+            v4[rows[mapped]], is4[rows[mapped]] = words[mapped, 3], True
+            rows, octets = rows[~mapped], octets[~mapped]
+        return {f"{name}.ip": _nullable(v4, is4), f"{name}.ip6": _scattered(octets, rows, len(six)), f"{name}.port": port}
+
+
+def _scattered(octets: npt.NDArray[np.uint8], rows: Ints, count: int) -> pl.Series:
+    """IPv6 addresses in these rows and null in all others: few rows have one, and making binary values is slow."""
+    places = np.full(count, len(rows), np.uint32)
+    places[rows] = np.arange(len(rows), dtype=np.uint32)
+    known = pl.Series(octets).cast(pl.List(pl.UInt8)).cast(pl.Binary) if len(rows) else pl.Series(dtype=pl.Binary)
+    return known.extend(_null(pl.Binary()))[pl.Series(places)]
 
 
 _END_PARTS = tuple(part.name for part in fields(_End))
