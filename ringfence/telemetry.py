@@ -23,6 +23,12 @@ REJECTED = Counter("ringfence_events_rejected", "Frames that could not be decode
 DROPPED = Counter(
     "ringfence_events_dropped", "Frames lost before ringfence could store them.", ["source", "hop"], registry=REGISTRY
 )
+SHELL_CAPS = Counter(
+    "ringfence_shell_caps",
+    "Bounds that the shell of a collector hit, by name (the page on the architecture lists them).",
+    ["source", "cap"],
+    registry=REGISTRY,
+)
 DEAD = Counter("ringfence_dlq_messages", "Dead letters written.", ["stage", "reason"], registry=REGISTRY)
 PROCESSED = Counter("ringfence_rows_processed", "Rows that a stage is done with.", ["stage"], registry=REGISTRY)
 MERGED = Counter(
