@@ -7,7 +7,7 @@ hits in a sample of events; until there is one, that with the longest literals. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -76,13 +76,13 @@ class Engine:
         """Every rule that holds somewhere, in the order of the rules."""
         if not self._is_sampled and table.height >= SAMPLE_ROWS:
             self._sample(table)
-        masks = Masks(table)
         candidates = self._candidates(table)
+        tests = _Tests(table, [rows for rows in candidates.values() if not _is_dense(rows, table)])
         matches = []
         for number, compiled in enumerate(self._rules):
             rows = candidates.get(number) if compiled.is_anchored else np.arange(table.height)
             if rows is not None and len(rows):
-                rows = _test(compiled, table, masks, rows)
+                rows = tests.of(compiled, rows)
                 if len(rows):
                     matches.append(Match(compiled.rule, rows))
         return matches
@@ -122,10 +122,28 @@ def _shortness(literal: Literal) -> float:
     return 1 / len(literal.text)
 
 
-def _test(compiled: _Compiled, table: Table, masks: Masks, rows: Rows) -> Rows:
-    if len(rows) > MANY_ROWS and len(rows) >= MASK_SHARE * table.height:
-        return rows[masks.of(compiled.rule.condition)[rows]]
-    return np.array(list(filter(compiled.bind(table), rows.tolist())), np.int64)
+def _is_dense(rows: Rows, table: Table) -> bool:
+    return len(rows) > MANY_ROWS and len(rows) >= MASK_SHARE * table.height
+
+
+class _Tests:
+    """Exact tests on a table: as masks where many of its rows are asked for, else row by row. Only rows that are a candidate
+    of some rule are made Python's.
+    """
+
+    def __init__(self, table: Table, candidates: Sequence[Rows]) -> None:
+        self._table, self._masks = table, Masks(table)
+        self._rows = np.unique(np.concatenate([*candidates, np.zeros(0, np.int64)]))
+        self._few = table.at(self._rows)
+
+    def of(self, compiled: _Compiled, rows: Rows) -> Rows:
+        """The rows in which the rule holds."""
+        if _is_dense(rows, self._table):
+            return rows[self._masks.of(compiled.rule.condition)[rows]]
+        if not compiled.is_anchored:
+            return np.array(list(filter(compiled.bind(self._table), rows.tolist())), np.int64)
+        places = np.searchsorted(self._rows, rows)
+        return rows[np.fromiter(map(compiled.bind(self._few), places.tolist()), np.bool_, len(rows))]
 
 
 class _Scan:

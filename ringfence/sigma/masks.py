@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -44,6 +46,8 @@ class Masks:
 
     def _leaf(self, leaf: Leaf) -> Mask:
         if isinstance(leaf, Reference):
+            if (found := _referred(leaf, self._table)) is not None:
+                return found
             return np.fromiter(map(program(leaf)(self._table), range(self._table.height)), np.bool_, self._table.height)
         field, is_folded, test = test_of(leaf)
         column = self._table.folded(field) if is_folded else self._table.text(field)
@@ -52,6 +56,23 @@ class Masks:
         if isinstance(column.dtype, pl.List):
             return _any_element(column, leaf, test)
         return _mask(column, leaf, test)
+
+
+def _referred(leaf: Reference, table: Table) -> Mask | None:
+    """Two columns of text compared by polars; None where one of them is a list."""
+    column, other = table.folded(leaf.field), table.folded(leaf.other)
+    if column is None or other is None or pl.String != column.dtype or pl.String != other.dtype:
+        return None
+    mask: Mask = pl.select(_REFERRED[leaf.how](pl.lit(column), pl.lit(other)).fill_null(False)).to_series().to_numpy()
+    return mask
+
+
+_REFERRED: Mapping[str, Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
+    "equals": pl.Expr.__eq__,
+    "starts": lambda column, other: column.str.starts_with(other),
+    "ends": lambda column, other: column.str.ends_with(other),
+    "contains": lambda column, other: column.str.contains(other, literal=True),
+}
 
 
 def _mask(column: pl.Series, leaf: Leaf, test: object) -> Mask:

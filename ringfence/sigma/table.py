@@ -46,6 +46,16 @@ class Table:
 
         return Table(min(height, self.height), find)
 
+    def at(self, rows: Rows) -> Table:
+        """Some rows, in their order."""
+        places = pl.Series(rows.astype(np.uint32))
+
+        def find(field: str) -> pl.Series | None:
+            column = self.column(field)
+            return None if column is None else column.gather(places)
+
+        return Table(len(rows), find)
+
     def column(self, field: str) -> pl.Series | None:
         """The column as it is."""
         if field not in self._columns:
@@ -89,20 +99,39 @@ class Table:
 
     def joined(self, field: str) -> Joined | None:
         """What a scan for literals reads."""
-        column = self.folded(field)
-        if column is None or not self.height:
+        text = self.text(field)
+        if text is None or not self.height:
             return None
-        rows = None
-        if isinstance(column.dtype, pl.List):
-            sizes = column.list.len().fill_null(0).to_numpy()
-            rows = np.repeat(np.arange(self.height), sizes)
-            column = column.filter(column.list.len().fill_null(0) > 0).explode()
-            if not len(column):
-                return None
-        column = column.fill_null("")
-        ends = np.cumsum(column.str.len_bytes().to_numpy().astype(np.int64) + 1) - 1
-        starts = np.concatenate([np.zeros(1, np.int64), ends[:-1] + 1])
-        return Joined(column.str.join(_SEPARATOR).item().encode(), starts, ends, rows)
+        if text.dtype == pl.String:
+            return _ascii(text) or _joined(self.folded(field), None)
+        sizes = text.list.len().fill_null(0).to_numpy()
+        if not sizes.any():
+            return None
+        column = self.folded(field)
+        return (
+            None
+            if column is None
+            else _joined(column.filter(pl.Series(sizes > 0)).explode(), np.repeat(np.arange(self.height), sizes))
+        )
+
+
+def _ascii(text: pl.Series) -> Joined | None:
+    """Folded when it is one text already, which costs less; None where folding may change the length of a value."""
+    joined: str = text.fill_null("").str.join(_SEPARATOR).item()
+    if not joined.isascii():
+        return None
+    data = joined.lower().encode()
+    ends = np.append(np.flatnonzero(np.frombuffer(data, np.uint8) == 0), len(data))
+    return Joined(data, np.append(0, ends[:-1] + 1), ends, None) if len(ends) == len(text) else None
+
+
+def _joined(folded: pl.Series | None, rows: Rows | None) -> Joined | None:
+    if folded is None:
+        return None
+    folded = folded.fill_null("")
+    ends = np.cumsum(folded.str.len_bytes().to_numpy().astype(np.int64) + 1) - 1
+    starts = np.concatenate([np.zeros(1, np.int64), ends[:-1] + 1])
+    return Joined(folded.str.join(_SEPARATOR).item().encode(), starts, ends, rows)
 
 
 def _folded(text: pl.Expr) -> pl.Expr:
