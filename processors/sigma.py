@@ -27,7 +27,7 @@ from ringfence.sigma import explain, fields
 from ringfence.sigma.engine import Engine, Match
 from ringfence.sigma.rules import Rule
 from ringfence.sigma.ruleset import RuleSet
-from ringfence.sigma.table import Table
+from ringfence.sigma.table import Coded, Table
 from ringfence.topology import Topology
 
 SEVERITIES: Mapping[str, int] = {"informational": 1, "low": 21, "medium": 47, "high": 73, "critical": 99}
@@ -53,24 +53,22 @@ class Sigma:
         engine = self._engines.get(batch.header.event_class)
         if engine is None or not batch.frame.height:
             return Processed(batch)
-        named = replace(batch, frame=self._named(batch.frame))
-        table = fields.table_of(named)
+        table = fields.table_of(batch, self._coded(batch.frame))
         matches = engine.match(table)
         if not matches:
             return Processed(batch)
-        frame = together([_detections(match, named, table) for match in matches])
+        frame = together([_detections(match, batch, table) for match in matches])
         low, high = time_span(frame)
         header = replace(batch.header, event_class=EventClass.DETECTION, rows=frame.height, time_min_us=low, time_max_us=high)
         return Processed(batch, {bus.DETECTIONS: [Batch(header, frame)]})
 
-    def _named(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """With the names of segments in place of their codes."""
+    def _coded(self, frame: pl.DataFrame) -> Mapping[str, Coded]:
+        """The names of segments and what else is known of them, by the codes in a frame."""
         sides = [side for side in ("source", "destination") if f"{side}.segment.code" in frame.columns]
-        columns = []
-        for side in sides:
-            codes = frame[f"{side}.segment.code"].to_numpy().astype(np.uint16)
-            columns += [self._segments.part(part, codes).alias(f"{side}.segment.{part}") for part in SEGMENT_PARTS]
-        return frame.with_columns(columns) if columns else frame
+        codes = {side: frame[f"{side}.segment.code"].to_numpy().astype(np.uint16) for side in sides}
+        return {
+            f"{side}.segment.{part}": Coded(self._segments.texts(part), codes[side]) for side in sides for part in SEGMENT_PARTS
+        }
 
 
 def _detections(match: Match, batch: Batch, table: Table) -> pl.DataFrame:
@@ -79,6 +77,9 @@ def _detections(match: Match, batch: Batch, table: Table) -> pl.DataFrame:
     found = batch.frame[pl.Series(rows.astype(np.uint32))]
     columns: dict[str, Any] = {name: found[name] for name in found.columns if name in _COPIED or ".segment." in name}
     columns = {name: values for name, values in columns.items() if not name.endswith(".segment.code")}
+    columns |= {
+        name: coded.values.gather(pl.Series(coded.codes[rows].astype(np.uint32))) for name, coded in table.coded.items()
+    }
     count = len(rows)
     source = found["ringfence.event.source"].to_numpy()
     columns |= {

@@ -2,12 +2,12 @@
 
 Of a rule's condition an *anchor* is drawn: literals of which at least one must occur, with the place where it must stand
 in its value. Rows with none of them cannot match. Of several possible anchors that of an AND is the one with the fewest
-hits in a sample of events; until there is one, that with the longest literals. Rules without an anchor are read as masks.
+hits in a sample of events; until there is one, that with the longest literals. Where events change, a new sample is taken. Rules without an anchor are read as masks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,6 +22,10 @@ from ringfence.sigma.table import WHOLE, Rows, Table
 from ringfence.sigma.tree import And, Keyword, Node, Number, Or, Regex, Shape, Text, fold, shape_of
 
 SAMPLE_ROWS = 1_000
+SAMPLE_EVERY = 64
+"""Tables of that size or more between two samples, at least."""
+CROWDED, CROWDED_SHARE = 4, 0.01
+"""A new sample is due when a row is a candidate of so many times more rules than in the last one, and of this share of all."""
 MASK_SHARE = 0.25
 """Where an anchor leaves more of the rows than this, masks are cheaper than a test of each."""
 MANY_ROWS = 64
@@ -65,18 +69,27 @@ class Engine:
             _Compiled(rule, program(rule.condition), _anchor(rule.condition, is_text, _shortness) is not None) for rule in rules
         ]
         self._scans = self._scans_of(_shortness)
-        self._is_sampled = False
+        self._since_sample = SAMPLE_EVERY
+        self._limit = 0.0
 
     @property
     def rules(self) -> list[Rule]:
         """Its rules, in their order."""
         return [compiled.rule for compiled in self._rules]
 
+    @property
+    def fields_scanned(self) -> set[str]:
+        """The fields in which it looks for literals."""
+        return {scan.field for scan in self._scans}
+
     def match(self, table: Table) -> list[Match]:
         """Every rule that holds somewhere, in the order of the rules."""
-        if not self._is_sampled and table.height >= SAMPLE_ROWS:
-            self._sample(table)
         candidates = self._candidates(table)
+        if table.height >= SAMPLE_ROWS:
+            self._since_sample += 1
+            if self._since_sample > SAMPLE_EVERY and _crowd(candidates, table) > self._limit:
+                self._sample(table)
+                candidates = self._candidates(table)
         tests = _Tests(table, [rows for rows in candidates.values() if not _is_dense(rows, table)])
         matches = []
         for number, compiled in enumerate(self._rules):
@@ -105,17 +118,23 @@ class Engine:
         return [_Scan(field, literals) for field, literals in wanted.items()]
 
     def _sample(self, table: Table) -> None:
-        """Choose anchors anew, by how often each literal occurs in the first rows."""
-        self._is_sampled = True
+        """Choose anchors anew, by how often each literal occurs in some rows, spread over the table."""
+        self._since_sample = 0
         every: dict[str, dict[Literal, list[int]]] = {}
         for compiled in self._rules:
             for literal in _literals(compiled.rule.condition, self._is_text):
                 every.setdefault(literal.field, {})[literal] = [0]
-        head = table.head(SAMPLE_ROWS)
+        some = table.at(np.arange(SAMPLE_ROWS) * table.height // SAMPLE_ROWS)
         hits: dict[Literal, int] = {}
         for field, literals in every.items():
-            hits |= _Scan(field, literals).hits(head)
+            hits |= _Scan(field, literals).hits(some)
         self._scans = self._scans_of(lambda literal: hits[literal] + _shortness(literal))
+        self._limit = max(CROWDED * _crowd(self._candidates(some), some), CROWDED_SHARE * len(self._rules))
+
+
+def _crowd(candidates: Mapping[int, Rows], table: Table) -> float:
+    """The rules that a row is a candidate of, on average."""
+    return sum(map(len, candidates.values())) / table.height
 
 
 def _shortness(literal: Literal) -> float:
@@ -150,7 +169,7 @@ class _Scan:
     """One automaton for all literals that are wanted in one field."""
 
     def __init__(self, field: str, literals: dict[Literal, list[int]]) -> None:
-        self._field = field
+        self.field = field
         self._literals = list(literals)
         texts = list(dict.fromkeys(literal.text.encode() for literal in literals))
         number = {text: place for place, text in enumerate(texts)}
@@ -179,7 +198,7 @@ class _Scan:
 
     def _found(self, table: Table) -> tuple[Rows, Rows]:
         """Entries of literals and the rows that have them."""
-        joined = table.joined(self._field)
+        joined = table.joined(self.field)
         found = [] if joined is None else self._automaton.find_matches_as_indexes(joined.data, overlapping=True)
         if joined is None or not found:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)

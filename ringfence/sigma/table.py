@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,25 +27,35 @@ class Joined(NamedTuple):
     rows: Rows | None
 
 
-class Table:
-    """Columns that `find` gives by name; None where the events have no such field. A list column counts as any of its elements."""
+class Coded(NamedTuple):
+    """A text column as places in a list of its few values."""
 
-    def __init__(self, height: int, find: Callable[[str], pl.Series | None]) -> None:
+    values: pl.Series
+    codes: npt.NDArray[np.uint16]
+
+
+class Table:
+    """Columns that `find` gives by name; None where the events have no such field. A list column counts as any of its elements.
+
+    Of some columns there is a cheaper form: `coded`, and the numbers of IPv4 addresses that `ipv4` gives; None where not
+    every address is one.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        find: Callable[[str], pl.Series | None],
+        coded: Mapping[str, Coded] = MappingProxyType({}),
+        ipv4: Callable[[str], pl.Series | None] = lambda field: None,
+    ) -> None:
         self.height = height
+        self.coded = coded
+        self.ipv4 = ipv4
         self._find = find
         self._columns: dict[str, pl.Series | None] = {}
         self._texts: dict[str, Sequence[Any]] = {}
         self._folded: dict[str, pl.Series | None] = {}
         self._folded_values: dict[str, Sequence[Any]] = {}
-
-    def head(self, height: int) -> Table:
-        """The first rows."""
-
-        def find(field: str) -> pl.Series | None:
-            column = self.column(field)
-            return None if column is None else column.head(height)
-
-        return Table(min(height, self.height), find)
 
     def at(self, rows: Rows) -> Table:
         """Some rows, in their order."""
@@ -59,7 +70,9 @@ class Table:
     def column(self, field: str) -> pl.Series | None:
         """The column as it is."""
         if field not in self._columns:
-            self._columns[field] = self._find(field)
+            coded = self.coded.get(field)
+            found = self._find(field) if coded is None else coded.values.gather(pl.Series(coded.codes.astype(np.uint32)))
+            self._columns[field] = found
         return self._columns[field]
 
     def is_list(self, field: str) -> bool:

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ringfence import addresses
 from ringfence.sigma import rules, tree
-from ringfence.sigma.engine import SAMPLE_ROWS, Engine
+from ringfence.sigma.engine import SAMPLE_EVERY, SAMPLE_ROWS, Engine
 from ringfence.sigma.masks import Masks
 from ringfence.sigma.rows import program
 from ringfence.sigma.rules import LogSource, Rule
-from ringfence.sigma.table import WHOLE, Table
+from ringfence.sigma.table import WHOLE, Coded, Table
 
 
 def table_of(events: list[dict[str, Any]]) -> Table:
@@ -175,6 +176,19 @@ def test_a_sample_changes_anchors_but_no_match() -> None:
     assert [match.rows.tolist() for match in engine.match(table)] == [[0, 500, 1000]]
 
 
+def test_anchors_are_chosen_anew_when_events_change() -> None:
+    condition = tree.And((tree.Text("A", ("one",)), tree.Text("B", ("other",))))
+    engine = Engine([rule_of(condition)])
+    before = table_of([{"A": "one", "B": "no"}] * SAMPLE_ROWS)
+    after = table_of([{"A": "no", "B": "other"}] * SAMPLE_ROWS)
+
+    engine.match(before)
+    assert engine.fields_scanned == {"B"}
+    for _ in range(SAMPLE_EVERY + 1):
+        engine.match(after)
+    assert engine.fields_scanned == {"A"}
+
+
 def test_an_empty_table_has_no_match() -> None:
     assert Engine([rule_of(tree.ALWAYS)]).match(Table(0, lambda name: None)) == []
 
@@ -219,3 +233,44 @@ def test_all_evaluators_agree(condition: tree.Node, events: list[dict[str, Any]]
     assert by_masks(condition, table) == expected
     assert by_engine(condition, table) == expected
     assert by_engine(tree.simplified(condition), table) == expected
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.sampled_from([0, 1, 2]),
+        st.sampled_from([0, 1, 2]),
+        st.one_of(st.none(), st.integers(0, 12)),
+        st.one_of(st.none(), st.integers(0, 2**32 - 1), st.sampled_from([0x0A000001, 0x0AFFFFFF])),
+    ),
+    min_size=1,
+    max_size=8,
+)
+VALUES = pl.Series(["aB", None, "b\u03c2"])
+TYPED = st.one_of(
+    st.builds(tree.Text, st.sampled_from(["A", "B"]), PARTS, st.booleans()),
+    st.builds(tree.Exists, st.sampled_from(["A", "B", "C", "D"])),
+    st.builds(tree.Reference, st.just("A"), st.just("B"), st.sampled_from(["equals", "starts", "ends", "contains"])),
+    st.builds(tree.Number, st.just("C"), st.one_of(st.integers(-1, 12), st.sampled_from([70_000, 2**63, 1.0]))),
+    st.builds(
+        tree.Compare,
+        st.just("C"),
+        st.sampled_from(["lt", "lte", "gt", "gte", "neq"]),
+        st.one_of(st.integers(-1, 70_000), st.floats(0, 12)),
+    ),
+    st.builds(tree.Cidr, st.just("D"), st.sampled_from(["10.0.0.0/8", "0.0.0.0/0", "10.0.0.1/32", "fe80::/10"])),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(TYPED, ROWS)
+def test_codes_and_numbers_give_what_their_text_gives(
+    leaf: tree.Leaf, rows: list[tuple[int, int, int | None, int | None]]
+) -> None:
+    one, two, ports, numbers = zip(*rows, strict=True)
+    coded = {"A": Coded(VALUES, np.array(one, np.uint16)), "B": Coded(VALUES, np.array(two, np.uint16))}
+    four = pl.Series(numbers, dtype=pl.UInt32)
+    columns = {"C": pl.Series(ports, dtype=pl.UInt16), "D": addresses.text(four, None)}
+    table = Table(len(rows), columns.get, coded, lambda field: four if field == "D" else None)
+    plain = Table(len(rows), lambda field: table.text(field))
+
+    assert by_masks(leaf, table) == by_masks(leaf, plain) == by_rows(leaf, plain) == by_rows(leaf, table)
