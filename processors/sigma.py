@@ -8,6 +8,7 @@ same detections.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -28,16 +29,21 @@ from ringfence.sigma.engine import Engine, Match
 from ringfence.sigma.rules import Rule
 from ringfence.sigma.ruleset import RuleSet
 from ringfence.sigma.table import Coded, Table
+from ringfence.telemetry import RULE_VALUES_CUT, RULES_SUSPENDED
 from ringfence.topology import Topology
 
 SEVERITIES: Mapping[str, int] = {"informational": 1, "low": 21, "medium": 47, "high": 73, "critical": 99}
 """The bands of Elastic's risk scale."""
 MAX_FIELDS_BYTES = 8 * 1024
+MAX_NAMED = 100
+_NAMED: set[str] = set()
+"""Rules that have a label of their own among those suspended."""
 _OWN = frozenset({"rule.id", "rule.name", "event.severity", "ringfence.event.source", "ringfence.event.position"})
 _COPIED = [
     name for name in frame_schema(EventClass.DETECTION)
     if name not in _OWN and not name.startswith(("ringfence.detection.", "ringfence.evidence.", "threat.")) and ".segment." not in name
 ]  # fmt: skip
+_log = logging.getLogger(__name__)
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -45,7 +51,9 @@ class Sigma:
     """The rules of a set on batches of all classes."""
 
     def __init__(self, rules: RuleSet, topology: Topology) -> None:
-        self._engines = {event_class: Engine(members, fields.is_text) for event_class, members in rules.by_class.items()}
+        self._engines = {
+            event_class: Engine(members, fields.is_text, _suspended) for event_class, members in rules.by_class.items()
+        }
         self._segments = SegmentMap(topology)
 
     def process(self, batch: Batch, now: Micros) -> Processed:
@@ -55,6 +63,7 @@ class Sigma:
             return Processed(batch)
         table = fields.table_of(batch, self._coded(batch.frame))
         matches = engine.match(table)
+        RULE_VALUES_CUT.inc(table.budget.cut)
         if not matches:
             return Processed(batch)
         frame = together([_detections(match, batch, table) for match in matches])
@@ -69,6 +78,17 @@ class Sigma:
         return {
             f"{side}.segment.{part}": Coded(self._segments.texts(part), codes[side]) for side in sides for part in SEGMENT_PARTS
         }
+
+
+def _suspended(rule: Rule) -> None:
+    """Count and name a rule that is left out from now on."""
+    if len(_NAMED) < MAX_NAMED:
+        _NAMED.add(rule.id)
+    RULES_SUSPENDED.labels(rule.id if rule.id in _NAMED else "other").inc()
+    _log.error(
+        "rule %s (%s, %s:%d) is suspended until rules are read again: it took more than its time for a batch",
+        rule.id, rule.title, rule.path, rule.line,
+    )  # fmt: skip
 
 
 def _detections(match: Match, batch: Batch, table: Table) -> pl.DataFrame:

@@ -31,6 +31,17 @@ MERGED = Counter(
 FORGOTTEN = Counter(
     "ringfence_crossings_forgotten", "Crossings forgotten while other observers might still report them.", registry=REGISTRY
 )
+RULES_SUSPENDED = Counter(
+    "ringfence_rules_suspended",
+    "Times that a rule was suspended because it took too long; of the first hundred rules by their id, of others as `other`.",
+    ["rule"],
+    registry=REGISTRY,
+)
+RULE_VALUES_CUT = Counter(
+    "ringfence_rule_values_cut",
+    "Long values of which a regular expression of a rule read the beginning only.",
+    registry=REGISTRY,
+)
 RETRIES = Counter("ringfence_retries", "Calls that had to be repeated.", ["call"], registry=REGISTRY)
 STEP_SECS = Histogram(
     "ringfence_processing_duration_seconds",

@@ -7,6 +7,7 @@ hits in a sample of events; until there is one, that with the longest literals. 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,12 +15,13 @@ from typing import NamedTuple
 import ahocorasick_rs
 import numpy as np
 
+from ringfence.sigma.budget import Budget, Clock, Exhausted
 from ringfence.sigma.masks import Masks
 from ringfence.sigma.required import literal_of
 from ringfence.sigma.rows import Program, program
 from ringfence.sigma.rules import Rule
-from ringfence.sigma.table import WHOLE, Rows, Table
-from ringfence.sigma.tree import And, Keyword, Node, Number, Or, Regex, Shape, Text, fold, shape_of
+from ringfence.sigma.table import WHOLE, Joined, Rows, Table
+from ringfence.sigma.tree import And, Keyword, Node, Number, Or, Regex, Shape, Text, fold, leaves, shape_of
 
 SAMPLE_ROWS = 1_000
 SAMPLE_EVERY = 64
@@ -29,6 +31,10 @@ CROWDED, CROWDED_SHARE = 4, 0.01
 MASK_SHARE = 0.25
 """Where an anchor leaves more of the rows than this, masks are cheaper than a test of each."""
 MANY_ROWS = 64
+TESTS_EACH = 3_200
+"""Tests of values between two looks at the clock: 0.1 s for values of 256 KiB, a millisecond for usual ones."""
+PIECE_BYTES = 256 * 1024
+"""What is scanned at once: each hit is a tuple for a while, and there may be as many as bytes."""
 
 
 class Literal(NamedTuple):
@@ -55,22 +61,38 @@ class _Compiled:
     rule: Rule
     bind: Program
     is_anchored: bool
+    rows_each: int
 
 
 Weight = Callable[[Literal], float]
 
 
 class Engine:
-    """Rules on tables whose fields they name. `is_text` tells which fields are worth a scan."""
+    """Rules on tables whose fields they name. `is_text` tells which fields are worth a scan.
 
-    def __init__(self, rules: Iterable[Rule], is_text: Callable[[str], bool] = lambda field: True) -> None:
+    A rule that takes more than its time for a table (`ringfence/sigma/budget.py`) is suspended: it matches nothing any more.
+    """
+
+    def __init__(
+        self,
+        rules: Iterable[Rule],
+        is_text: Callable[[str], bool] = lambda field: True,
+        on_suspension: Callable[[Rule], None] = lambda rule: None,
+        clock: Clock = time.thread_time,
+    ) -> None:
         self._is_text = is_text
-        self._rules = [
-            _Compiled(rule, program(rule.condition), _anchor(rule.condition, is_text, _shortness) is not None) for rule in rules
-        ]
+        self._on_suspension = on_suspension
+        self._clock = clock
+        self._suspended: set[int] = set()
+        self._rules = [self._compiled(rule) for rule in rules]
         self._scans = self._scans_of(_shortness)
         self._since_sample = SAMPLE_EVERY
         self._limit = 0.0
+
+    def _compiled(self, rule: Rule) -> _Compiled:
+        is_anchored = _anchor(rule.condition, self._is_text, _shortness) is not None
+        rows_each = max(TESTS_EACH // max(sum(1 for _ in leaves(rule.condition)), 1), 1)
+        return _Compiled(rule, program(rule.condition), is_anchored, rows_each)
 
     @property
     def rules(self) -> list[Rule]:
@@ -78,12 +100,13 @@ class Engine:
         return [compiled.rule for compiled in self._rules]
 
     @property
-    def fields_scanned(self) -> set[str]:
-        """The fields in which it looks for literals."""
-        return {scan.field for scan in self._scans}
+    def literals_scanned(self) -> set[Literal]:
+        """What it looks for in every row."""
+        return {literal for scan in self._scans for literal in scan.literals}
 
     def match(self, table: Table) -> list[Match]:
         """Every rule that holds somewhere, in the order of the rules."""
+        budget = table.budget = Budget(self._clock)
         candidates = self._candidates(table)
         if table.height >= SAMPLE_ROWS:
             self._since_sample += 1
@@ -94,10 +117,17 @@ class Engine:
         matches = []
         for number, compiled in enumerate(self._rules):
             rows = candidates.get(number) if compiled.is_anchored else np.arange(table.height)
-            if rows is not None and len(rows):
-                rows = tests.of(compiled, rows)
-                if len(rows):
-                    matches.append(Match(compiled.rule, rows))
+            if rows is None or not len(rows) or number in self._suspended:
+                continue
+            try:
+                with budget.rule(table.height):
+                    rows = tests.of(compiled, rows)
+            except Exhausted:
+                self._suspended.add(number)
+                self._on_suspension(compiled.rule)
+                continue
+            if len(rows):
+                matches.append(Match(compiled.rule, rows))
         return matches
 
     def _candidates(self, table: Table) -> dict[int, Rows]:
@@ -113,7 +143,7 @@ class Engine:
     def _scans_of(self, weight: Weight) -> list[_Scan]:
         wanted: dict[str, dict[Literal, list[int]]] = {}
         for number, compiled in enumerate(self._rules):
-            for literal in _anchor(compiled.rule.condition, self._is_text, weight) or ():
+            for literal in _least(_anchor(compiled.rule.condition, self._is_text, weight) or frozenset()):
                 wanted.setdefault(literal.field, {}).setdefault(literal, []).append(number)
         return [_Scan(field, literals) for field, literals in wanted.items()]
 
@@ -159,20 +189,24 @@ class _Tests:
         """The rows in which the rule holds."""
         if _is_dense(rows, self._table):
             return rows[self._masks.of(compiled.rule.condition)[rows]]
-        if not compiled.is_anchored:
-            return np.array(list(filter(compiled.bind(self._table), rows.tolist())), np.int64)
-        places = np.searchsorted(self._rows, rows)
-        return rows[np.fromiter(map(compiled.bind(self._few), places.tolist()), np.bool_, len(rows))]
+        table, places = (self._few, np.searchsorted(self._rows, rows)) if compiled.is_anchored else (self._table, rows)
+        test, places = compiled.bind(table), places.tolist()
+        holds: list[bool] = []
+        for start in range(0, len(places), compiled.rows_each):
+            holds += map(test, places[start : start + compiled.rows_each])
+            table.budget.look()
+        return rows[np.array(holds, np.bool_)]
 
 
 class _Scan:
     """One automaton for all literals that are wanted in one field."""
 
     def __init__(self, field: str, literals: dict[Literal, list[int]]) -> None:
-        self.field = field
-        self._literals = list(literals)
+        self._field = field
+        self.literals = list(literals)
         texts = list(dict.fromkeys(literal.text.encode() for literal in literals))
         number = {text: place for place, text in enumerate(texts)}
+        self._longest = max(map(len, texts))
         self._automaton = ahocorasick_rs.BytesAhoCorasick(texts)
         entries = sorted(
             (number[literal.text.encode()], literal.at_start, literal.at_end, rule, place)
@@ -193,16 +227,26 @@ class _Scan:
     def hits(self, table: Table) -> dict[Literal, int]:
         """How often each literal was found."""
         entries, _ = self._found(table)
-        counts = np.bincount(self._places[entries], minlength=len(self._literals))
-        return dict(zip(self._literals, counts.tolist(), strict=True))
+        counts = np.bincount(self._places[entries], minlength=len(self.literals))
+        return dict(zip(self.literals, counts.tolist(), strict=True))
 
     def _found(self, table: Table) -> tuple[Rows, Rows]:
-        """Entries of literals and the rows that have them."""
-        joined = table.joined(self.field)
-        found = [] if joined is None else self._automaton.find_matches_as_indexes(joined.data, overlapping=True)
-        if joined is None or not found:
+        """Entries of literals and the rows that have them; some more than once."""
+        joined = table.joined(self._field)
+        pieces = [] if joined is None else [self._piece(joined, start) for start in range(0, len(joined.data), PIECE_BYTES)]
+        nothing = np.zeros(0, np.int64)
+        return np.concatenate([nothing, *(entries for entries, _ in pieces)]), np.concatenate(
+            [nothing, *(rows for _, rows in pieces)]
+        )
+
+    def _piece(self, joined: Joined, place: int) -> tuple[Rows, Rows]:
+        """The same for what begins in a part of the text."""
+        data = joined.data if len(joined.data) <= PIECE_BYTES else joined.data[place : place + PIECE_BYTES + self._longest]
+        found = self._automaton.find_matches_as_indexes(data, overlapping=True)
+        if not found:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         texts, starts, ends = np.array(found, np.int64).T
+        starts, ends = starts + place, ends + place
         values = np.searchsorted(joined.starts, starts, side="right") - 1
         at_start, at_end = joined.starts[values] == starts, joined.ends[values] == ends
         first, count = self._first[texts], self._first[texts + 1] - self._first[texts]
@@ -211,6 +255,21 @@ class _Scan:
         stands = (at_start[of] | ~self._at_start[entries]) & (at_end[of] | ~self._at_end[entries])
         rows = values if joined.rows is None else joined.rows[values]
         return entries[stands], rows[of[stands]]
+
+
+def _least(anchor: Anchor) -> Iterator[Literal]:
+    """Without literals in which another one occurs anyway: `a` makes `aa` and `aaa` needless, which would be hit as often."""
+    free: dict[str, dict[bytes, None]] = {}
+    for literal in anchor:
+        if not (literal.at_start or literal.at_end):
+            free.setdefault(literal.field, {})[literal.text.encode()] = None
+    automata = {field: (list(texts), ahocorasick_rs.BytesAhoCorasick(list(texts))) for field, texts in free.items()}
+    for literal in anchor:
+        texts, automaton = automata.get(literal.field, ([], None))
+        own = literal.text.encode()
+        inner = automaton.find_matches_as_indexes(own) if automaton else []
+        if not inner or (texts[inner[0][0]] == own and not (literal.at_start or literal.at_end)):
+            yield literal
 
 
 def _anchor(node: Node, is_text: Callable[[str], bool], weight: Weight) -> Anchor | None:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import polars as pl
 
 from ringfence import addresses
-from ringfence.sigma.rows import program, test_of
+from ringfence.sigma.rows import metered, program, test_of
 from ringfence.sigma.table import Table
 from ringfence.sigma.tree import And, Cidr, Compare, Leaf, Node, Not, Number, Or, Reference, Shape, Text, fold, shape_of
 
@@ -42,6 +42,7 @@ class Masks:
                 return ~self.of(child)
             case leaf:
                 if leaf not in self._known:
+                    self._table.budget.look()
                     self._known[leaf] = self._leaf(leaf)
                 return self._known[leaf]
 
@@ -52,7 +53,8 @@ class Masks:
             return (
                 np.fromiter(map(program(leaf)(table), range(table.height)), np.bool_, table.height) if found is None else found
             )
-        field, is_folded, test = test_of(leaf)
+        field, is_folded, test_alone = test_of(leaf)
+        test = metered(test_alone, table.budget)
         if coded := table.coded.get(field):
             return _mask(_folded(coded.values) if is_folded else coded.values, leaf, test)[coded.codes]
         if (typed := _typed(leaf, table)) is not None:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +44,8 @@ from sigma.types import (
     SpecialChars,
 )
 
+from ringfence.sigma import limits
+from ringfence.sigma.limits import TooLarge
 from ringfence.sigma.tree import (
     And,
     Boolean,
@@ -152,7 +155,7 @@ def loads(text: str, path: str = "<text>", placeholders: Mapping[str, Sequence[s
             mark = getattr(error, "problem_mark", None)
             place = line + (mark.line if mark else 0)
             refusals.append(Refusal(path, place, title, f"not YAML: {getattr(error, 'problem', None) or error}"))
-        except (SigmaError, Unsupported, RecursionError) as error:
+        except (SigmaError, Unsupported, TooLarge, RecursionError) as error:
             refusals.append(Refusal(path, line + _line_of(part, str(error)), title, _sentence(error)))
     return Loaded(rules, refusals)
 
@@ -217,12 +220,15 @@ def _rules_of(document: dict[str, Any], path: str, line: int, placeholders: Mapp
     if "detection" not in document:
         kind = next((key for key in ("correlation", "filter") if key in document), None)
         raise Unsupported(f"{kind} documents are not evaluated yet" if kind else "there is no 'detection'")
+    limits.check_document(document)
     collection = SigmaCollection.from_dicts([document])
     return [_rule(rule, path, line, placeholders) for rule in collection.rules if isinstance(rule, SigmaRule)]
 
 
 def _rule(rule: SigmaRule, path: str, line: int, placeholders: Mapping[str, Sequence[str]]) -> Rule:
     trees = [_node(condition.parsed, placeholders) for condition in rule.detection.parsed_condition]
+    for tree in trees:
+        limits.check_tree(tree)
     source = rule.logsource
     return Rule(
         id=str(rule.id or rule.name or f"{Path(path).stem}:{line}"),
@@ -283,6 +289,7 @@ def _keyword(value: Any, placeholders: Mapping[str, Sequence[str]]) -> Node:
 
 def _filled(value: SigmaString, placeholders: Mapping[str, Sequence[str]]) -> Iterator[Parts]:
     """The pattern of a text; one for each value of a placeholder in it."""
+    limits.check_filled(prod(len(placeholders.get(part.name, ())) for part in value.s if isinstance(part, Placeholder)))
     parts: list[str | Wildcard] = []
     for place, part in enumerate(value.s):
         if isinstance(part, Placeholder):
@@ -308,6 +315,7 @@ def _joined(parts: Sequence[str | Wildcard]) -> Parts:
             joined[-1] = last + part
         elif part != "":
             joined.append(part)
+    limits.check_text(tuple(joined))
     return tuple(joined)
 
 
@@ -316,7 +324,7 @@ def _pattern(value: SigmaRegularExpression) -> str:
     flags = "".join(sorted(letter for flag, letter in _FLAGS.items() if flag in value.flags))
     pattern = (f"(?{flags})" if flags else "") + value.regexp.original
     try:
-        re2.compile(pattern, _RE2_OPTIONS)
+        limits.check_program(re2.compile(pattern, _RE2_OPTIONS).programsize)
     except re2.error as error:
         raise Unsupported(f"regular expression '{value.regexp.original}' is none of RE2: {_reason(error)}") from None
     return pattern

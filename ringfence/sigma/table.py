@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from ringfence.sigma.budget import Budget
+
 Rows = npt.NDArray[np.int64]
 NO_VALUES: Sequence[Any] = ()
 """Of a field that the events do not have."""
@@ -37,7 +39,7 @@ class Coded(NamedTuple):
 class Table:
     """Columns that `find` gives by name; None where the events have no such field. A list column counts as any of its elements.
 
-    Of some columns there is a cheaper form: `coded`, and the numbers of IPv4 addresses that `ipv4` gives; None where not
+    `budget` bounds the rule that is tested now. Of some columns there is a cheaper form: `coded`, and the numbers of IPv4 addresses that `ipv4` gives; None where not
     every address is one.
     """
 
@@ -47,10 +49,12 @@ class Table:
         find: Callable[[str], pl.Series | None],
         coded: Mapping[str, Coded] = MappingProxyType({}),
         ipv4: Callable[[str], pl.Series | None] = lambda field: None,
+        budget: Budget | None = None,
     ) -> None:
         self.height = height
         self.coded = coded
         self.ipv4 = ipv4
+        self.budget = budget or Budget()
         self._find = find
         self._columns: dict[str, pl.Series | None] = {}
         self._texts: dict[str, Sequence[Any]] = {}
@@ -65,7 +69,7 @@ class Table:
             column = self.column(field)
             return None if column is None else column.gather(places)
 
-        return Table(len(rows), find)
+        return Table(len(rows), find, budget=self.budget)
 
     def column(self, field: str) -> pl.Series | None:
         """The column as it is."""

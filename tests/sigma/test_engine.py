@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from ringfence import addresses
 from ringfence.sigma import rules, tree
-from ringfence.sigma.engine import SAMPLE_EVERY, SAMPLE_ROWS, Engine
+from ringfence.sigma.engine import PIECE_BYTES, SAMPLE_EVERY, SAMPLE_ROWS, Engine
 from ringfence.sigma.masks import Masks
-from ringfence.sigma.rows import program
+from ringfence.sigma.rows import Pattern, program
 from ringfence.sigma.rules import LogSource, Rule
 from ringfence.sigma.table import WHOLE, Coded, Table
 
@@ -183,10 +183,85 @@ def test_anchors_are_chosen_anew_when_events_change() -> None:
     after = table_of([{"A": "no", "B": "other"}] * SAMPLE_ROWS)
 
     engine.match(before)
-    assert engine.fields_scanned == {"B"}
+    assert {literal.field for literal in engine.literals_scanned} == {"B"}
     for _ in range(SAMPLE_EVERY + 1):
         engine.match(after)
-    assert engine.fields_scanned == {"A"}
+    assert {literal.field for literal in engine.literals_scanned} == {"A"}
+
+
+REGEX = tree.Regex("A", "[ab]*a[ab]{300}c")
+
+
+class Slow:
+    """A clock that moves on by a second each time that it is looked at while it is wound up."""
+
+    def __init__(self) -> None:
+        self.now, self.is_wound = 0.0, False
+
+    def __call__(self) -> float:
+        self.now += self.is_wound
+        return self.now
+
+
+def test_a_rule_that_takes_too_long_is_suspended_and_named_once_and_the_others_go_on() -> None:
+    named: list[str] = []
+    clock = Slow()
+    engine = Engine(
+        [rule_of(REGEX, "slow"), rule_of(tree.Text("B", ("y",)), "good")],
+        lambda field: True,
+        lambda rule: named.append(rule.id),
+        clock,
+    )
+    table = table_of([{"A": "b" * 9 + "a" + "b" * 300 + "c", "B": "x"}, {"A": "x", "B": "y"}])
+
+    assert [match.rule.id for match in engine.match(table)] == ["slow", "good"]
+    clock.is_wound = True
+    assert engine.match(table) == []
+    clock.is_wound = False
+
+    assert named == ["slow", "good"]
+    assert engine.match(table) == []
+    assert [match.rule.id for match in Engine(engine.rules).match(table)] == ["slow", "good"]  # armed again
+
+
+@pytest.mark.parametrize("rows", [3, 400], ids=["row by row", "as masks"])
+def test_the_clock_is_looked_at_within_a_rule(rows: int) -> None:
+    looks = 0
+
+    def clock() -> float:
+        nonlocal looks
+        looks += 1
+        return 0.0
+
+    condition = tree.And((tree.Exists("B"), REGEX))
+    table = table_of([{"A": f"{row}" + "ab" * 2_000, "B": "x"} for row in range(rows)])
+    Engine([rule_of(condition)], clock=clock).match(table)
+
+    assert looks > rows
+
+
+def test_of_a_long_value_a_regular_expression_reads_the_beginning_and_that_is_counted() -> None:
+    most = Pattern(REGEX.pattern).most
+    hit = "a" * 301 + "c"
+    table = table_of([{"A": "x" * most + hit}, {"A": hit}])
+
+    assert by_engine(REGEX, table) == [1]
+    assert table.budget.cut == 1
+
+
+def test_a_value_full_of_a_literal_is_scanned_in_pieces_and_found_across_them() -> None:
+    condition = tree.Text("A", (tree.Wildcard.MANY, "needle", tree.Wildcard.MANY))
+    events = [{"A": "n" * (PIECE_BYTES - 3) + "needle"}, {"A": "n" * PIECE_BYTES}, {"A": "NEEDLE"}]
+
+    assert by_engine(condition, table_of(events)) == [0, 2]
+
+
+def test_literals_that_hold_another_one_are_not_scanned() -> None:
+    many, texts = tree.Wildcard.MANY, ["a" * size for size in range(1, 5_000)]
+    engine = Engine([rule_of(tree.Or(tuple(tree.Text("A", (many, text, many)) for text in [*texts, "b"])))])
+
+    assert sorted(text for _, text, *_ in engine.literals_scanned) == ["a", "b"]
+    assert [match.rows.tolist() for match in engine.match(table_of([{"A": "xax"}, {"A": "c"}, {"A": "B"}]))] == [[0, 2]]
 
 
 def test_an_empty_table_has_no_match() -> None:
