@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import ahocorasick_rs
@@ -34,6 +35,8 @@ MANY_ROWS = 64
 TESTS_EACH = 3_200
 """Tests of values between two looks at the clock: 0.1 s for values of 256 KiB, a millisecond for usual ones."""
 PIECE_BYTES = 256 * 1024
+CROWDED_HITS = 0.25
+"""Hits for each byte of a piece; an event that is full of a literal must not hold the scan."""
 """What is scanned at once: each hit is a tuple for a while, and there may be as many as bytes."""
 
 
@@ -102,7 +105,7 @@ class Engine:
     @property
     def literals_scanned(self) -> set[Literal]:
         """What it looks for in every row."""
-        return {literal for scan in self._scans for literal in scan.literals}
+        return {literal for scan in self._scans for literal in scan.scanned()}
 
     def match(self, table: Table) -> list[Match]:
         """Every rule that holds somewhere, in the order of the rules."""
@@ -203,11 +206,12 @@ class _Scan:
 
     def __init__(self, field: str, literals: dict[Literal, list[int]]) -> None:
         self._field = field
-        self.literals = list(literals)
+        self._literals = list(literals)
         texts = list(dict.fromkeys(literal.text.encode() for literal in literals))
         number = {text: place for place, text in enumerate(texts)}
         self._longest = max(map(len, texts))
-        self._automaton = ahocorasick_rs.BytesAhoCorasick(texts)
+        self._texts = texts
+        self._use(np.zeros(0, np.int64))
         entries = sorted(
             (number[literal.text.encode()], literal.at_start, literal.at_end, rule, place)
             for place, (literal, rules) in enumerate(literals.items())
@@ -215,20 +219,44 @@ class _Scan:
         )
         columns = np.array(entries, np.int64).reshape(-1, 5).T
         self._at_start, self._at_end = columns[1] > 0, columns[2] > 0
-        self._rules, self._places = columns[3], columns[4]
+        self._of, self._rules, self._places = columns[0], columns[3], columns[4]
         self._first = np.searchsorted(columns[0], np.arange(len(texts) + 1))
+
+    def _use(self, given_up: Rows) -> None:
+        """Scan for all texts but those."""
+        self._given_up = given_up
+        self._scanned = np.setdiff1d(np.arange(len(self._texts)), given_up)
+        wanted = [self._texts[place] for place in self._scanned.tolist()]
+        self._automaton = ahocorasick_rs.BytesAhoCorasick(wanted) if wanted else None
+
+    def _give_up(self, hits: Rows) -> None:
+        """Scan no more for the texts that are found most often: every row becomes a candidate of their rules."""
+        self._use(np.union1d(self._given_up, np.flatnonzero(hits >= min(hits.max(), PIECE_BYTES * CROWDED_HITS / 16))))
+
+    def scanned(self) -> Iterator[Literal]:
+        """The literals that it looks for still."""
+        given_up = {self._texts[place] for place in self._given_up.tolist()}
+        return (literal for literal in self._literals if literal.text.encode() not in given_up)
+
+    def _rules_of(self, texts: Rows) -> Rows:
+        return np.unique(self._rules[np.isin(self._of, texts)])
 
     def codes(self, table: Table, rules: int) -> Rows:
         """rule * height + row of each literal found where it must stand."""
         entries, rows = self._found(table)
         codes: Rows = self._rules[entries] * table.height + rows
-        return codes
+        if not len(self._given_up):
+            return codes
+        return np.concatenate(
+            [codes, np.add.outer(self._rules_of(self._given_up) * table.height, np.arange(table.height)).ravel()]
+        )
 
     def hits(self, table: Table) -> dict[Literal, int]:
         """How often each literal was found."""
         entries, _ = self._found(table)
-        counts = np.bincount(self._places[entries], minlength=len(self.literals))
-        return dict(zip(self.literals, counts.tolist(), strict=True))
+        counts = np.bincount(self._places[entries], minlength=len(self._literals))
+        counts[self._places[np.isin(self._of, self._given_up)]] = table.height
+        return dict(zip(self._literals, counts.tolist(), strict=True))
 
     def _found(self, table: Table) -> tuple[Rows, Rows]:
         """Entries of literals and the rows that have them; some more than once."""
@@ -242,11 +270,13 @@ class _Scan:
     def _piece(self, joined: Joined, place: int) -> tuple[Rows, Rows]:
         """The same for what begins in a part of the text."""
         data = joined.data if len(joined.data) <= PIECE_BYTES else joined.data[place : place + PIECE_BYTES + self._longest]
-        found = self._automaton.find_matches_as_indexes(data, overlapping=True)
+        found = self._automaton.find_matches_as_indexes(data, overlapping=True) if self._automaton else []
         if not found:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
-        texts, starts, ends = np.array(found, np.int64).T
-        starts, ends = starts + place, ends + place
+        texts, starts, ends = np.fromiter(chain.from_iterable(found), np.int64, 3 * len(found)).reshape(-1, 3).T
+        texts, starts, ends = self._scanned[texts], starts + place, ends + place
+        if len(found) > CROWDED_HITS * PIECE_BYTES:
+            self._give_up(np.bincount(texts, minlength=len(self._texts)))
         values = np.searchsorted(joined.starts, starts, side="right") - 1
         at_start, at_end = joined.starts[values] == starts, joined.ends[values] == ends
         first, count = self._first[texts], self._first[texts + 1] - self._first[texts]

@@ -42,6 +42,11 @@ RowTest = Callable[[int], bool]
 Program = Callable[[Table], RowTest]
 """Bound to a table, a condition tests its rows; what can be looked up once for all rows is."""
 Predicate = Callable[[Any], bool]
+ALIKE = 64
+"""Texts tested at once."""
+LONG_CHARS = 16 * 1024
+_LONG_WORK = 16
+"""Instructions for each character of so many texts."""
 
 
 def program(node: Node) -> Program:
@@ -134,7 +139,8 @@ def _alike(children: Sequence[Node]) -> Iterator[tuple[str, bool, Predicate]]:
         if isinstance(child, Text) and (key := _kind(child)) is not None:
             groups.setdefault(key, []).append(_literal(child))
     for (field, cased, shape), literals in groups.items():
-        yield field, not cased, _ONE_OF[shape](tuple(literals))
+        for start in range(0, len(literals), ALIKE):
+            yield field, not cased, _ONE_OF[shape](tuple(literals[start : start + ALIKE]))
 
 
 def _others(children: Sequence[Node]) -> list[Node]:
@@ -270,9 +276,15 @@ _OPTIONS.max_mem = 8 << 20
 
 
 def metered(test: Predicate, budget: Budget) -> Predicate:
-    """The same test; what a regular expression does counts."""
+    """The same test; what a regular expression does counts, and long text."""
     if not isinstance(test, Pattern):
-        return test
+
+        def plain(text: str) -> bool:
+            if len(text) > LONG_CHARS:
+                budget.spend(len(text) * _LONG_WORK)
+            return test(text)
+
+        return plain
     instructions, most = test.instructions, test.most
 
     def run(text: str) -> bool:

@@ -256,6 +256,21 @@ def test_a_value_full_of_a_literal_is_scanned_in_pieces_and_found_across_them() 
     assert by_engine(condition, table_of(events)) == [0, 2]
 
 
+def test_a_literal_that_fills_an_event_is_scanned_no_more_and_matches_as_before() -> None:
+    many = tree.Wildcard.MANY
+    conditions = [tree.Text("A", (many, text, many)) for text in ("a", "ab", "zz")]
+    engine = Engine([rule_of(condition, str(number)) for number, condition in enumerate(conditions)])
+    table = table_of([{"A": "a" * PIECE_BYTES}, {"A": "zz"}, {"A": "xab"}, {"A": "c"}])
+
+    for _ in range(2):
+        assert [(match.rule.id, match.rows.tolist()) for match in engine.match(table)] == [
+            ("0", [0, 2]),
+            ("1", [2]),
+            ("2", [1]),
+        ]
+    assert {literal.text for literal in engine.literals_scanned} == {"ab", "zz"}
+
+
 def test_literals_that_hold_another_one_are_not_scanned() -> None:
     many, texts = tree.Wildcard.MANY, ["a" * size for size in range(1, 5_000)]
     engine = Engine([rule_of(tree.Or(tuple(tree.Text("A", (many, text, many)) for text in [*texts, "b"])))])
