@@ -271,7 +271,7 @@ def _format(stream: BinaryIO, arguments: argparse.Namespace) -> Format:
 
 def _plain_blocks(stream: BinaryIO, loaded: Loaded) -> Iterator[_Block]:
     _report(loaded.refusals, len(loaded.rules))
-    engine, reader = Engine(loaded.rules), Reader(loaded.rules)
+    engine, reader = Engine(loaded.rules, on_suspension=_suspended), Reader(loaded.rules)
     number, offset = 0, 0
     while lines := [line for _, line in zip(range(BLOCK_LINES), stream, strict=False)]:
         events = reader.read(lines)
@@ -292,7 +292,7 @@ def _decoded_blocks(stream: BinaryIO, chosen: Format, loaded: Loaded, arguments:
     routed, refused = _routed(loaded.rules)
     _report([*loaded.refusals, *refused], len(routed))
     engines = {
-        event_class: Engine([rule for rule, classes in routed if event_class in classes], fields.is_text)
+        event_class: Engine([rule for rule, classes in routed if event_class in classes], fields.is_text, _suspended)
         for event_class in EventClass
     }
     decoder = chosen.decoder(year_of(stream, arguments.year))
@@ -305,6 +305,12 @@ def _decoded_blocks(stream: BinaryIO, chosen: Format, loaded: Loaded, arguments:
             rows = {int(place): before + number for number, place in enumerate(frames.positions.tolist())}
             yield _Block(engines[event_class], fields.table_of(Batch(header, frame)), _place_of(positions, rows))
         before += len(frames)
+
+
+def _suspended(rule: Rule) -> None:
+    sys.stderr.write(
+        printable(f"{rule.path}:{rule.line}: {rule.title}: suspended, it took more than its time for a block of events") + "\n"
+    )
 
 
 def _place_of(positions: Sequence[int], rows: dict[int, int]) -> Callable[[int], tuple[int, int]]:
