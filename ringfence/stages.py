@@ -535,7 +535,7 @@ class SinkStage(_ReadingStage):
         return batches, unreadable
 
     def _enriched(self, batch: Batch) -> Batch:
-        if batch.header.event_class in (EventClass.BOUNDARY, EventClass.DETECTION):
+        if batch.header.event_class in (EventClass.BOUNDARY, EventClass.DETECTION, EventClass.DETECTOR):
             return batch  # they have the names of segments already
         for processor in self._enrich:
             batch = processor.process(batch, Micros(batch.header.time_max_us)).batch

@@ -31,6 +31,12 @@ MERGED = Counter(
 FORGOTTEN = Counter(
     "ringfence_crossings_forgotten", "Crossings forgotten while other observers might still report them.", registry=REGISTRY
 )
+DETECTOR_BOUNDS = Counter(
+    "ringfence_detector_bounds",
+    "Things that a detector forgot or left out because a bound of its memory was reached.",
+    ["detector", "bound"],
+    registry=REGISTRY,
+)
 RETRIES = Counter("ringfence_retries", "Calls that had to be repeated.", ["call"], registry=REGISTRY)
 STEP_SECS = Histogram(
     "ringfence_processing_duration_seconds",
