@@ -88,7 +88,9 @@ class ScanDetector:
         declared = (frame["ringfence.boundary.intent"] == "allow").to_numpy()
         boundary = frame["ringfence.boundary.id"]
         ends = {name: frame[name] for name in _ENDS if name in frame.columns}
-        attempts = _attempts(frame, ends, missed[rows], declared, lambda row: str(boundary[row]))
+        attempts = _attempts(
+            frame, ends, missed[rows], declared, lambda rows: boundary[pl.Series(rows.astype(np.uint32))].to_list()
+        )
         return [finding._replace(row=int(rows[finding.row])) for finding in self._across.seen(attempts)]
 
     def _flows(self, batch: Batch) -> list[Finding]:
@@ -115,7 +117,9 @@ class ScanDetector:
             frame["network.iana_number"].fill_null(0).to_numpy() if "network.iana_number" in frame.columns else np.uint8(0)
         )
         declared = self._intents.is_service(np.broadcast_to(protocol, len(rows)), _numbers(port, len(rows)).astype(np.int32))
-        attempts = _attempts(frame, ends, missed, declared, lambda row: self._segments.names[int(codes[row])])
+        attempts = _attempts(
+            frame, ends, missed, declared, lambda rows: [self._segments.names[code] for code in codes[rows].tolist()]
+        )
         found = self._inside.seen(attempts)
         return [
             finding._replace(row=int(rows[finding.row]), columns={name: values[finding.row] for name, values in ends.items()})
@@ -123,35 +127,34 @@ class ScanDetector:
         ]
 
 
-def _attempts(frame: pl.DataFrame, ends: dict[str, Any], missed: Any, declared: Any, place: Callable[[int], str]) -> Attempts:
-    port = _numbers(ends.get("destination.port"), frame.height)
+def _attempts(
+    frame: pl.DataFrame, ends: dict[str, Any], missed: Any, declared: Any, places: Callable[[Any], list[str]]
+) -> Attempts:
     return Attempts(
         address_numbers(ends, "source").astype(np.uint64),
         address_numbers(ends, "destination").astype(np.uint64),
-        port,
+        _numbers(ends.get("destination.port"), frame.height),
         missed,
         declared,
         frame["@timestamp"].to_numpy(),
-        place,
-        lambda row: address_text(ends, "destination", row) + (f":{port[row]}" if port[row] >= 0 else ""),
         frame["ringfence.event.source"].to_numpy(),
         frame["ringfence.event.position"].to_numpy(),
+        places,
+        lambda rows: _texts6(ends.get("destination.ip6"), rows),
     )
+
+
+def _texts6(column: pl.Series | None, rows: Any) -> list[str | None]:
+    if column is None or column.null_count() == len(column):
+        return [None] * len(rows)
+    packed = column[pl.Series(rows.astype(np.uint32))].to_list()
+    return [None if value is None else str(ipaddress.IPv6Address(value)) for value in packed]
 
 
 def _numbers(ports: pl.Series | None, count: int) -> Any:
     if ports is None or ports.null_count() == len(ports):
         return np.full(count, -1, np.int64)
     return ports.fill_null(-1).to_numpy().astype(np.int64)
-
-
-def address_text(ends: Any, side: str, row: int) -> str:
-    """The address of one end of a row as text; empty where it has none."""
-    for name in (f"{side}.ip", f"{side}.ip6"):
-        value = ends[name][row] if name in ends else None
-        if value is not None:
-            return str(ipaddress.ip_address(value))
-    return ""
 
 
 class Settings(BaseModel):

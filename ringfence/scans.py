@@ -8,17 +8,17 @@ The sequential test is TRW (Jung, Paxson, Berger, Balakrishnan: Fast Portscan De
 ln(t1/t0), half of that to a service that nobody declared. The sum never falls below 0: a clean history buys no credit.
 With t0 = .95, t1 = .20 and alpha = 1e-5 five misses decide.
 
-The slow counters look at 24 hours and 7 days: at least 20 contacts, at least half of them missed, at any rate.
+The slow counters look at 24 hours and at 7 days of UTC: at least 20 contacts, at least half of them missed, at any rate.
 
 All times are event times; which rows come together in a batch makes no difference.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -37,7 +37,7 @@ REARM_US = 3_600_000_000
 """A scan that goes on is found again after this time."""
 SLOW_DISTINCT = 20
 SLOW_SHARE = 0.5
-DAY_HOURS, WEEK_HOURS = 24, 168
+DAY_HOURS, WEEK_DAYS = 24, 7
 WEEK_US = 7 * DAY_US
 HOUR_US = 3_600_000_000
 
@@ -45,6 +45,9 @@ MAX_SOURCES = 4_096
 MAX_CONTACTS = 256
 """Contacts of one source that are remembered; then the oldest success gives way, and where all are misses the new one."""
 MAX_ALL_CONTACTS = 65_536
+LEAST_MISSES = math.ceil(DECIDED / MISS)
+"""With fewer nothing can be found, so that nothing is computed yet."""
+MAX_PENDING = 16
 MAX_SCORES = 64
 """Boundaries, and destinations, of one source that have a score."""
 CACHE_LOG2 = 16
@@ -55,7 +58,7 @@ Numbers = npt.NDArray[np.uint64]
 
 
 class Attempts(NamedTuple):
-    """Attempts as columns of one length: addresses as numbers, times in microseconds, `place` names the boundary or segment."""
+    """Attempts as columns of one length: addresses as numbers, times in microseconds."""
 
     source: Numbers
     target: Numbers
@@ -63,16 +66,36 @@ class Attempts(NamedTuple):
     missed: Mask
     declared: Mask
     at_us: Ints
-    place: Callable[[int], str]
-    target_text: Callable[[int], str]
     id_source: Numbers
     id_position: Numbers
+    places: Callable[[Ints], list[str]]
+    """The names of the boundaries or segments of some rows."""
+    targets6: Callable[[Ints], list[str | None]]
+    """The targets of some rows as text, where they are IPv6."""
 
 
-class _Missed(msgspec.Struct, array_like=True):
+class _Entry(NamedTuple):
+    """One attempt."""
+
+    key: int
     target: int
-    text: str
-    event: str
+    port: int
+    missed: bool
+    declared: bool
+    at_us: int
+    id_source: int
+    id_position: int
+    place: str
+    target6: str | None
+
+    @property
+    def event(self) -> str:
+        return event_id(self.id_source, self.id_position)
+
+    @property
+    def text(self) -> str:
+        host = str(ipaddress.IPv4Address(self.target)) if self.target6 is None else self.target6
+        return f"{host}:{self.port}" if self.port >= 0 else host
 
 
 class _Score(msgspec.Struct, array_like=True):
@@ -82,7 +105,7 @@ class _Score(msgspec.Struct, array_like=True):
     silent_until_us: int = -(1 << 62)
     distinct: int = 0
     missed: int = 0
-    misses: list[_Missed] = []
+    misses: list[_Entry] = []
 
 
 class _Contact(msgspec.Struct, array_like=True):
@@ -92,29 +115,21 @@ class _Contact(msgspec.Struct, array_like=True):
 
 
 class _Source(msgspec.Struct, array_like=True):
-    """What is known of one source; `hours` counts contacts and misses of the day's rule, then of the week's, for each hour."""
+    """What is known of one source; `hours` and `days` hold how many contacts there were in each, and how many missed."""
 
+    pending: list[_Entry] = []
+    """What came before there was enough for any finding; it is looked at when the time has come, and gives the same then."""
+    pending_missed: int = 0
     contacts: dict[int, _Contact] = {}
     places: dict[str, _Score] = {}
     hosts: dict[str, _Score] = {}
     hours: dict[int, list[int]] = {}
+    days: dict[int, list[int]] = {}
     slow_until_us: int = -(1 << 62)
-    recent: list[str] = []
+    recent: list[_Entry] = []
 
 
-@dataclass
-class _Row:
-    index: int
-    key: int
-    source: int
-    target: int
-    missed: bool
-    at_us: int
-    attempts: Attempts = field(repr=False)
-
-    @property
-    def event(self) -> str:
-        return event_id(int(self.attempts.id_source[self.index]), int(self.attempts.id_position[self.index]))
+_MISSED = _Entry._fields.index("missed")
 
 
 class Scans:
@@ -151,45 +166,64 @@ class Scans:
         known = (self._cached[slot] == key) & (np.abs(attempts.at_us[rows] - self._cached_at[slot]) < DAY_US)
         if known.any():
             rows, key = rows[~known], key[~known]
-        told = (column[rows].tolist() for column in (attempts.source, attempts.target, attempts.missed, attempts.at_us))
+        if not len(rows):
+            return []
+        columns = (
+            attempts.target, attempts.port, attempts.missed, attempts.declared, attempts.at_us, attempts.id_source, attempts.id_position,
+        )  # fmt: skip
+        told = (column[rows].tolist() for column in columns)
+        entries = zip(key.tolist(), *told, attempts.places(rows), attempts.targets6(rows), strict=True)
         found: list[Finding] = []
-        for index, number, source, target, is_missed, at_us in zip(rows.tolist(), key.tolist(), *told, strict=True):
-            found += self._take(_Row(index, number, source, target, is_missed, at_us, attempts))
+        for row, number, entry in zip(rows.tolist(), attempts.source[rows].tolist(), entries, strict=True):
+            source = self._sources.get(number)
+            if source is None:
+                if not entry[_MISSED]:
+                    continue
+                source = self._new(number)
+            if source.pending_missed >= LEAST_MISSES:
+                found += self._take(row, number, source, _Entry._make(entry))
+            else:
+                found += self._wait(row, number, source, entry)
         return found
 
     def needs(self, missed: Mask) -> bool:
         """Whether attempts can matter: somebody is followed, or one of them missed."""
         return bool(self._sources) or bool(missed.any())
 
-    def _take(self, row: _Row) -> Iterator[Finding]:
-        source = self._sources.get(row.source)
-        if source is None:
-            if not row.missed:
-                return
-            source = self._follow(row.source)
-        contact = source.contacts.get(row.key)
-        if contact is not None and abs(row.at_us - contact.day_us) < DAY_US:
-            self._cache(row.key, contact.day_us)
-            return
-        self._touch(row.source, source)
-        is_new_in_week = contact is None or abs(row.at_us - contact.week_us) >= WEEK_US
-        if not self._remember(source, row, contact, is_new_in_week):
-            return
-        self._count(source, row, is_new_in_week)
-        yield from self._judged(source, row)
-
-    def _follow(self, number: int) -> _Source:
-        if len(self._sources) >= MAX_SOURCES:
-            self._forget(next(iter(self._sources)))
-        self._followed = None
-        source = self._sources[number] = _Source()
-        return source
+    def _wait(self, row: int, number: int, source: _Source, entry: tuple[Any, ...]) -> list[Finding]:
+        """Put an attempt to those that wait, or look at all of them."""
+        source.pending.append(entry)  # type: ignore[arg-type]  # a plain tuple is made much faster
+        source.pending_missed += entry[_MISSED]
+        self._touch(number, source)
+        if source.pending_missed < LEAST_MISSES and len(source.pending) <= MAX_PENDING:
+            return []
+        source.pending_missed = LEAST_MISSES
+        pending, source.pending = source.pending, []
+        return [finding for old in pending for finding in self._take(row, number, source, _Entry._make(old))]
 
     def _touch(self, number: int, source: _Source) -> None:
         """It changed, and is the last to be forgotten."""
         del self._sources[number]
         self._sources[number] = source
         self._packed.pop(number, None)
+
+    def _new(self, number: int) -> _Source:
+        if len(self._sources) >= MAX_SOURCES:
+            self._forget(next(iter(self._sources)))
+        self._followed = None
+        source = self._sources[number] = _Source()
+        return source
+
+    def _take(self, row: int, number: int, source: _Source, entry: _Entry) -> Iterator[Finding]:
+        contact = source.contacts.get(entry.key)
+        if contact is not None and abs(entry.at_us - contact.day_us) < DAY_US:
+            self._cache(entry.key, contact.day_us)
+            return
+        self._touch(number, source)
+        is_new_in_week = contact is None or abs(entry.at_us - contact.week_us) >= WEEK_US
+        if self._remember(source, entry, contact, is_new_in_week):
+            self._count(source, entry, is_new_in_week)
+            yield from self._judged(row, source, entry)
 
     def _forget(self, number: int) -> None:
         self.bounds.hit("sources")
@@ -198,18 +232,18 @@ class Scans:
         for key in self._sources.pop(number).contacts:
             self._drop(key)
 
-    def _remember(self, source: _Source, row: _Row, contact: _Contact | None, is_new_in_week: bool) -> bool:
+    def _remember(self, source: _Source, entry: _Entry, contact: _Contact | None, is_new_in_week: bool) -> bool:
         """Note the contact; False where there is no room and it is left out."""
         contacts = source.contacts
         while contacts:
             oldest = next(iter(contacts))
-            if row.at_us - contacts[oldest].week_us < WEEK_US or oldest == row.key:
+            if entry.at_us - contacts[oldest].week_us < WEEK_US or oldest == entry.key:
                 break
             del contacts[oldest]
             self._drop(oldest)
-        if row.key in contacts:
-            del contacts[row.key]
-            self._drop(row.key)
+        if entry.key in contacts:
+            del contacts[entry.key]
+            self._drop(entry.key)
         elif len(contacts) >= MAX_CONTACTS:
             self.bounds.hit("contacts")
             success = next((key for key, known in contacts.items() if not known.missed), None)
@@ -217,10 +251,10 @@ class Scans:
                 return False
             del contacts[success]
             self._drop(success)
-        week_us = row.at_us if is_new_in_week or contact is None else contact.week_us
-        contacts[row.key] = _Contact(row.at_us, week_us, row.missed)
+        week_us = entry.at_us if is_new_in_week or contact is None else contact.week_us
+        contacts[entry.key] = _Contact(entry.at_us, week_us, entry.missed)
         self._contacts += 1
-        self._cache(row.key, row.at_us)
+        self._cache(entry.key, entry.at_us)
         while self._contacts > MAX_ALL_CONTACTS:
             self._forget(next(iter(self._sources)))
         return True
@@ -235,105 +269,109 @@ class Scans:
         slot = key >> (64 - CACHE_LOG2)
         self._cached[slot], self._cached_at[slot] = key, at_us
 
-    def _count(self, source: _Source, row: _Row, is_new_in_week: bool) -> None:
-        hour = row.at_us // HOUR_US
-        counts = source.hours.get(hour)
-        if counts is None:
-            for old in [known for known in source.hours if known <= hour - WEEK_HOURS]:
-                del source.hours[old]
-            if len(source.hours) >= WEEK_HOURS:  # times that go backwards
-                del source.hours[min(source.hours)]
-            counts = source.hours[hour] = [0, 0, 0, 0]
-        counts[0] += 1
-        counts[1] += row.missed
-        counts[2] += is_new_in_week
-        counts[3] += is_new_in_week and row.missed
-        if row.missed:
-            source.recent = [*source.recent[1 - MAX_IDS :], row.event]
+    def _count(self, source: _Source, entry: _Entry, is_new_in_week: bool) -> None:
+        _add(source.hours, entry.at_us // HOUR_US, DAY_HOURS, entry.missed)
+        if is_new_in_week:
+            _add(source.days, entry.at_us // DAY_US, WEEK_DAYS, entry.missed)
+        if entry.missed:
+            source.recent = [*source.recent[1 - MAX_IDS :], entry]
 
-    def _judged(self, source: _Source, row: _Row) -> Iterator[Finding]:
-        place = row.attempts.place(row.index)
-        along = self._scored(source.places, place, row)
+    def _judged(self, row: int, source: _Source, entry: _Entry) -> Iterator[Finding]:
+        place = entry.place
+        along = self._scored(source.places, place, entry)
         if along is not None and len({miss.target for miss in along.misses}) >= HORIZONTAL_HOSTS:
-            yield self._scan("scan-horizontal", along, f"on {place}", row)
-        one = self._scored(source.hosts, f"{place}|{row.target}", row)
+            yield self._scan(row, "scan-horizontal", along, f"on {place}", entry)
+        one = self._scored(source.hosts, f"{place}|{entry.target}", entry)
         if one is not None:
-            yield self._scan("scan-vertical", one, f"of one host on {place}", row)
-        if row.missed and row.at_us >= source.slow_until_us:
-            yield from self._slow(source, row)
+            yield self._scan(row, "scan-vertical", one, f"of one host on {place}", entry)
+        if entry.missed and entry.at_us >= source.slow_until_us:
+            yield from self._slow(row, source, entry)
 
-    def _scored(self, scores: dict[str, _Score], name: str, row: _Row) -> _Score | None:
+    def _scored(self, scores: dict[str, _Score], name: str, entry: _Entry) -> _Score | None:
         """Add the contact to a score; returns it where it has decided."""
         score = scores.get(name)
-        if score is not None and abs(row.at_us - score.last_us) >= DAY_US:
+        if score is not None and abs(entry.at_us - score.last_us) >= DAY_US:
             del scores[name]
             score = None
-        if not row.missed:
+        if not entry.missed:
             if score is not None:
-                score.value += SUCCESS if row.attempts.declared[row.index] else SUCCESS / 2
+                score.value += SUCCESS if entry.declared else SUCCESS / 2
                 score.distinct += 1
                 if score.value <= 0:
-                    self._clear(scores, name, score, row)
+                    self._clear(scores, name, score, entry)
             return None
         if score is None:
             if len(scores) >= MAX_SCORES:
                 self.bounds.hit("scores")
                 del scores[next(iter(scores))]
-            score = scores[name] = _Score(first_us=row.at_us, misses=[])
+            score = scores[name] = _Score(first_us=entry.at_us, misses=[])
         if not score.misses:
-            score.first_us = row.at_us
+            score.first_us = entry.at_us
         score.value += MISS
-        score.last_us = row.at_us
+        score.last_us = entry.at_us
         score.distinct += 1
         score.missed += 1
-        score.misses = [*score.misses[1 - MAX_IDS :], _Missed(row.target, row.attempts.target_text(row.index), row.event)]
-        return score if score.value >= DECIDED and row.at_us >= score.silent_until_us else None
+        score.misses = [*score.misses[1 - MAX_IDS :], entry]
+        return score if score.value >= DECIDED and entry.at_us >= score.silent_until_us else None
 
-    def _clear(self, scores: dict[str, _Score], name: str, score: _Score, row: _Row) -> None:
+    def _clear(self, scores: dict[str, _Score], name: str, score: _Score, entry: _Entry) -> None:
         """Back at the floor: begin anew, silent as long as before."""
-        if row.at_us >= score.silent_until_us:
+        if entry.at_us >= score.silent_until_us:
             del scores[name]
         else:
             scores[name] = _Score(last_us=score.last_us, silent_until_us=score.silent_until_us, misses=[])
 
-    def _scan(self, name: str, score: _Score, where: str, row: _Row) -> Finding:
+    def _scan(self, row: int, name: str, score: _Score, where: str, entry: _Entry) -> Finding:
         shown = ", ".join(miss.text for miss in score.misses[:5])
         text = (
             f"{score.missed} of {score.distinct} hosts and ports {where} were blocked, refused or silent "
-            f"within {_span(row.at_us - score.first_us)}: {shown}{', ...' if score.missed > 5 else ''} ({self._what})"
+            f"within {_span(entry.at_us - score.first_us)}: {shown}{', ...' if score.missed > 5 else ''} ({self._what})"
         )
         ids = [miss.event for miss in score.misses]
         finding = Finding(
-            row.index,
+            row,
             name,
             round(score.value / math.log(10)),
             text,
             score.distinct,
             score.missed,
             score.first_us,
-            row.at_us,
+            entry.at_us,
             ids,
         )
         score.value = 0.0
         score.distinct = score.missed = 0
         score.misses = []
-        score.silent_until_us = row.at_us + REARM_US
+        score.silent_until_us = entry.at_us + REARM_US
         return finding
 
-    def _slow(self, source: _Source, row: _Row) -> Iterator[Finding]:
-        hour = row.at_us // HOUR_US
-        for hours, column, words in ((DAY_HOURS, 0, "24 hours"), (WEEK_HOURS, 2, "7 days")):
-            within = [(known, counts) for known, counts in source.hours.items() if hour - hours < known <= hour]
-            distinct = sum(counts[column] for _, counts in within)
-            missed = sum(counts[column + 1] for _, counts in within)
+    def _slow(self, row: int, source: _Source, entry: _Entry) -> Iterator[Finding]:
+        if len(source.recent) < SLOW_SHARE * SLOW_DISTINCT:
+            return
+        for parts, size_us, length, words in (
+            (source.hours, HOUR_US, DAY_HOURS, "24 hours"),
+            (source.days, DAY_US, WEEK_DAYS, "7 days"),
+        ):
+            last = entry.at_us // size_us
+            within = [(part, counts) for part, counts in parts.items() if last - length < part <= last]
+            distinct = sum(counts[0] for _, counts in within)
+            missed = sum(counts[1] for _, counts in within)
             if distinct >= SLOW_DISTINCT and missed >= SLOW_SHARE * distinct:
-                source.slow_until_us = row.at_us + DAY_US
+                source.slow_until_us = entry.at_us + DAY_US
                 text = (
                     f"{missed} of {distinct} hosts and ports of the last {words} were blocked, refused or silent ({self._what})"
                 )
-                first_us = min(known for known, _ in within) * HOUR_US
+                first_us = min(part for part, _ in within) * size_us
                 yield Finding(
-                    row.index, "scan-slow", 100 * missed // distinct, text, distinct, missed, first_us, row.at_us, source.recent
+                    row,
+                    "scan-slow",
+                    100 * missed // distinct,
+                    text,
+                    distinct,
+                    missed,
+                    first_us,
+                    entry.at_us,
+                    [miss.event for miss in source.recent],
                 )
                 return
 
@@ -358,6 +396,19 @@ class Scans:
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER: msgspec.msgpack.Decoder[list[tuple[int, _Source]]] = msgspec.msgpack.Decoder(list[tuple[int, _Source]])
+
+
+def _add(parts: dict[int, list[int]], part: int, length: int, missed: bool) -> None:
+    """Count in a part of time; those of which the window has moved on are dropped, of times that go backwards the earliest."""
+    counts = parts.get(part)
+    if counts is None:
+        for old in [known for known in parts if known <= part - length]:
+            del parts[old]
+        if len(parts) >= length:
+            del parts[min(parts)]
+        counts = parts[part] = [0, 0]
+    counts[0] += 1
+    counts[1] += missed
 
 
 def _span(length_us: int) -> str:
