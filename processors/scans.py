@@ -29,11 +29,12 @@ from ringfence.telemetry import DETECTOR_BOUNDS
 from ringfence.topology import Topology
 
 _ENDS = ("source.ip", "source.ip6", "source.port", "destination.ip", "destination.ip6", "destination.port")
+_TEST_COLUMNS = frozenset({"@timestamp", *_ENDS, "ringfence.event.source", "ringfence.event.position"})
 _FLOW_COLUMNS = frozenset(
     {
-        "@timestamp", *_ENDS, "network.iana_number", "source.packets", "destination.packets", "ringfence.tcp.source_flags",
+        *_TEST_COLUMNS, "network.iana_number", "source.packets", "destination.packets", "ringfence.tcp.source_flags",
         "ringfence.tcp.destination_flags", "ringfence.icmp.type", "ringfence.flow.action", "ringfence.flow.sampling",
-        "ringfence.firewall.action", "ringfence.event.source", "ringfence.event.position", "source.segment.code",
+        "ringfence.firewall.action", "source.segment.code",
         "destination.segment.code",
     }
 )  # fmt: skip
@@ -84,13 +85,16 @@ class ScanDetector:
             rows = rows[(frame["ringfence.boundary.origin"] == "observed").fill_null(True).to_numpy()[rows]]
         if not len(rows):
             return []
+        missed, boundary = missed[rows], frame["ringfence.boundary.id"]
+        declared = (frame["ringfence.boundary.intent"] == "allow").to_numpy()[rows]
+        frame = frame.select(name for name in frame.columns if name in _TEST_COLUMNS)
         frame = frame if len(rows) == frame.height else frame[pl.Series(rows.astype(np.uint32))]
-        declared = (frame["ringfence.boundary.intent"] == "allow").to_numpy()
-        boundary = frame["ringfence.boundary.id"]
         ends = {name: frame[name] for name in _ENDS if name in frame.columns}
-        attempts = _attempts(
-            frame, ends, missed[rows], declared, lambda rows: boundary[pl.Series(rows.astype(np.uint32))].to_list()
-        )
+
+        def boundaries(some: Any) -> list[str]:
+            return boundary[pl.Series(rows[some].astype(np.uint32))].to_list()
+
+        attempts = _attempts(frame, ends, missed, declared, boundaries)
         return [finding._replace(row=int(rows[finding.row])) for finding in self._across.seen(attempts)]
 
     def _flows(self, batch: Batch) -> list[Finding]:

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import prometheus_client
 
@@ -23,6 +24,7 @@ from ringfence.schema import build_frame, frame_schema
 from ringfence.segments import SEGMENT_PARTS, SegmentMap
 
 MAX_IDS = 16
+UNKNOWN_AGE = 1 << 62
 DAY_US = 86_400_000_000
 _OWN = frozenset({"event.start", "event.end", "ringfence.event.source", "ringfence.event.position"})
 _COPIED = [
@@ -47,6 +49,34 @@ class Bounds:
         for bound, count in self.hits.items():
             metric.labels(detector, bound).inc(count)
         self.hits.clear()
+
+
+class Recent:
+    """Numbers of 64 bits with the time of each, to leave out known ones of a whole batch at once.
+
+    It only mirrors what a detector knows exactly, so what falls out of a slot costs time and changes no result.
+    """
+
+    def __init__(self, slots_log2: int = 16) -> None:
+        self._shift = 64 - slots_log2
+        self._keys = np.zeros(1 << slots_log2, np.uint64)
+        self._at_us = np.zeros(1 << slots_log2, np.int64)
+
+    def ages(self, keys: npt.NDArray[np.uint64], at_us: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """How long before these times each number was noted; UNKNOWN_AGE where it is not known."""
+        slots = (keys >> np.uint64(self._shift)).astype(np.int64)
+        return np.where(self._keys[slots] == keys, at_us - self._at_us[slots], UNKNOWN_AGE)
+
+    def note(self, key: int, at_us: int) -> None:
+        """Remember a number."""
+        slot = key >> self._shift
+        self._keys[slot], self._at_us[slot] = key, at_us
+
+    def drop(self, key: int) -> None:
+        """Forget a number."""
+        slot = key >> self._shift
+        if self._keys[slot] == key:
+            self._keys[slot] = 0
 
 
 class Finding(NamedTuple):

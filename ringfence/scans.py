@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ringfence.crossings import mixed
-from ringfence.detectors import DAY_US, MAX_IDS, Bounds, Finding, event_id
+from ringfence.detectors import DAY_US, MAX_IDS, Bounds, Finding, Recent, event_id
 
 BENIGN_SUCCESS, SCANNER_SUCCESS, FALSE_ALARM = 0.95, 0.20, 1e-5
 MISS = math.log((1 - SCANNER_SUCCESS) / (1 - BENIGN_SUCCESS))
@@ -50,7 +50,6 @@ LEAST_MISSES = math.ceil(DECIDED / MISS)
 MAX_PENDING = 16
 MAX_SCORES = 64
 """Boundaries, and destinations, of one source that have a score."""
-CACHE_LOG2 = 16
 
 Mask = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -141,9 +140,7 @@ class Scans:
         self._packed: dict[int, bytes] = {}
         self._contacts = 0
         self._followed: Numbers | None = None
-        size = 1 << CACHE_LOG2
-        self._cached: Numbers = np.zeros(size, np.uint64)
-        self._cached_at: Ints = np.zeros(size, np.int64)
+        self._recent = Recent()
         self.bounds = Bounds()
 
     def seen(self, attempts: Attempts) -> list[Finding]:
@@ -162,8 +159,7 @@ class Scans:
         if not len(rows):
             return []
         key = mixed(attempts.source[rows], attempts.target[rows], attempts.port[rows] + 1)
-        slot = (key >> np.uint64(64 - CACHE_LOG2)).astype(np.int64)
-        known = (self._cached[slot] == key) & (np.abs(attempts.at_us[rows] - self._cached_at[slot]) < DAY_US)
+        known = np.abs(self._recent.ages(key, attempts.at_us[rows])) < DAY_US
         if known.any():
             rows, key = rows[~known], key[~known]
         if not len(rows):
@@ -217,7 +213,7 @@ class Scans:
     def _take(self, row: int, number: int, source: _Source, entry: _Entry) -> Iterator[Finding]:
         contact = source.contacts.get(entry.key)
         if contact is not None and abs(entry.at_us - contact.day_us) < DAY_US:
-            self._cache(entry.key, contact.day_us)
+            self._recent.note(entry.key, contact.day_us)
             return
         self._touch(number, source)
         is_new_in_week = contact is None or abs(entry.at_us - contact.week_us) >= WEEK_US
@@ -254,20 +250,14 @@ class Scans:
         week_us = entry.at_us if is_new_in_week or contact is None else contact.week_us
         contacts[entry.key] = _Contact(entry.at_us, week_us, entry.missed)
         self._contacts += 1
-        self._cache(entry.key, entry.at_us)
+        self._recent.note(entry.key, entry.at_us)
         while self._contacts > MAX_ALL_CONTACTS:
             self._forget(next(iter(self._sources)))
         return True
 
     def _drop(self, key: int) -> None:
         self._contacts -= 1
-        slot = key >> (64 - CACHE_LOG2)
-        if self._cached[slot] == key:
-            self._cached[slot] = 0
-
-    def _cache(self, key: int, at_us: int) -> None:
-        slot = key >> (64 - CACHE_LOG2)
-        self._cached[slot], self._cached_at[slot] = key, at_us
+        self._recent.drop(key)
 
     def _count(self, source: _Source, entry: _Entry, is_new_in_week: bool) -> None:
         _add(source.hours, entry.at_us // HOUR_US, DAY_HOURS, entry.missed)
@@ -390,7 +380,7 @@ class Scans:
         self._sources = dict(known)
         self._packed = {}
         self._followed = None
-        self._cached[:] = 0
+        self._recent = Recent()
         self._contacts = sum(len(source.contacts) for source in self._sources.values())
 
 
