@@ -23,14 +23,13 @@ from processors.boundaries import PASSED, flow_outcome, oriented, replies_of
 from ringfence import addresses, bus
 from ringfence.batch import Batch, EventClass, Micros
 from ringfence.component import BuildContext, Processed, Status
-from ringfence.detectors import Finding, batch_of, event_id
+from ringfence.detectors import LOGINS, Finding, account_of, batch_of, event_id
 from ringfence.intents import INTENTS, Allowed, IntentTable
 from ringfence.paths import PORTS, Contact, Paths
 from ringfence.segments import AMBIGUOUS_CODE, FIRST_CODE, OUTSIDE_CODE, SegmentMap
 from ringfence.telemetry import DETECTOR_BOUNDS
 from ringfence.topology import Topology
 
-LOGINS = ("ssh-login", "login", "network-login")
 LOGON_PORTS = {3: 445, 10: 3389}
 """Windows logon types that tell the service."""
 MAX_ASKED = 65_536
@@ -143,7 +142,7 @@ class PathDetector:
             user = columns["user.name"][index]
             event = event_id(columns["ringfence.event.source"][index], columns["ringfence.event.position"][index])
             yield row, Contact(
-                source, target, self._segment(source), self._segment(target), port, _account(user), columns["@timestamp"][index], event
+                source, target, self._segment(source), self._segment(target), port, account_of(user), columns["@timestamp"][index], event
             )  # fmt: skip
 
     def _address(self, names: list[str | None]) -> str | None:
@@ -224,13 +223,8 @@ def _contacts(
         event = event_id(columns["ringfence.event.source"][index], columns["ringfence.event.position"][index])
         yield row, Contact(
             columns["source"][index], columns["destination"][index], source[index], destination[index],
-            columns["destination.port"][index], _account(columns["user.name"][index]), columns["@timestamp"][index], event,
+            columns["destination.port"][index], account_of(columns["user.name"][index]), columns["@timestamp"][index], event,
         )  # fmt: skip
-
-
-def _account(name: str | None) -> str | None:
-    """An account without its domain, in small letters."""
-    return name.rpartition("\\")[2].partition("@")[0].lower() or None if name else None
 
 
 class Settings(BaseModel):

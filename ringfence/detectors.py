@@ -51,6 +51,10 @@ class Bounds:
         self.hits.clear()
 
 
+LOGINS = ("ssh-login", "login", "network-login")
+"""Values of event.action that are a login to a host."""
+
+
 class Recent:
     """Numbers of 64 bits with the time of each, to leave out known ones of a whole batch at once.
 
@@ -121,6 +125,11 @@ def batch_of(findings: Sequence[Finding], batch: Batch, segments: SegmentMap) ->
 def event_id(source: int, position: int) -> str:
     """The id of a row as documents show it."""
     return f"{source:016x}{position:016x}"
+
+
+def account_of(name: str | None) -> str | None:
+    """An account without its domain, in small letters; None where there is none."""
+    return name.rpartition("\\")[2].partition("@")[0].lower() or None if name else None
 
 
 def _row(finding: Finding, batch: Batch, kept: Sequence[str]) -> dict[str, Any]:

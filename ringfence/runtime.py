@@ -29,7 +29,7 @@ from ringfence.topology import Topology
 
 Stage = Literal["all", "collect", "process", "sink"]
 STAGES: tuple[Stage, ...] = ("all", "collect", "process", "sink")
-PROCESSORS = ("segments", "boundaries", "scans", "paths", "sigma")
+PROCESSORS = ("segments", "boundaries", "scans", "paths", "names", "sigma")
 ENRICHERS = ("segments", "labels")
 PROCESS_GROUP = "ringfence.process"
 SAME_SIGNAL_SECS = 1.0
