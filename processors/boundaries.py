@@ -153,7 +153,7 @@ class Boundaries:
         count = crossing.height
         columns.update({name: crossing[name] for name in _COPIED if name in crossing.columns})
         if batch.header.event_class is EventClass.FLOW:
-            columns["ringfence.boundary.silent"] = pl.Series((outcome == UNDECIDED) & silent(crossing, replies))
+            columns["ringfence.boundary.silent"] = _true_or_null((outcome == UNDECIDED) & silent(crossing, replies))
         columns.update(self._named(source, destination))
         columns.update(
             {
@@ -492,6 +492,10 @@ def _get(frame: pl.DataFrame, name: str) -> pl.Series | None:
 
 def _same(word: str, count: int) -> pl.Series:
     return pl.Series([word]).new_from_index(0, count)
+
+
+def _true_or_null(mask: Mask) -> pl.Series:
+    return pl.Series([None, True], dtype=pl.Boolean)[pl.Series(mask.astype(np.uint32))]
 
 
 def _words(words: tuple[str, ...], index: npt.NDArray[np.int8]) -> pl.Series:

@@ -55,7 +55,7 @@ class NameDetector:
     def _questions(self, frame: pl.DataFrame) -> Iterator[Finding]:
         if not {"dns.response_code", "dns.question.name"} <= set(frame.columns):
             return
-        wanted = frame["dns.response_code"].is_in(["NXDOMAIN", "NXDomain", "3"]) & frame["dns.question.name"].is_not_null()
+        wanted = (frame["dns.response_code"] == "NXDOMAIN") & frame["dns.question.name"].is_not_null()
         for row, part in _rows(frame, wanted, ("dns.question.name", "source.port", "destination.port")):
             # an answer as a record of its own comes from the server
             is_answer = part["source.port"] == _DNS_PORT and part["destination.port"] != _DNS_PORT
