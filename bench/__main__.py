@@ -74,10 +74,15 @@ PLAN: tuple[tuple[str, str | None, Target], ...] = (
     ("zeek json decode", None, Target()),
     ("zeek tsv decode", None, Target()),
     ("hubble decode", None, Target()),
+    ("yara, 500 rules", "per event: yara, 500 rules", Target(400_000, 3)),
     ("block encode", None, Target()),
     ("block decode", None, Target()),
     ("segment look-up v4", "per event: look-up v4", Target()),
     ("segment look-up v6", "per event: look-up v6", Target()),
+    ("correlation event_count", None, Target(1_000_000)),
+    ("correlation event_count, Zipf", None, Target()),
+    ("correlation value_count", None, Target(500_000)),
+    ("correlation value_count, Zipf", None, Target()),
 )
 """What is measured, the per-event code that it is compared with, and what it should reach."""
 ONE_RUN = frozenset({"eve worker"})

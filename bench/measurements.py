@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import yara
 
 from bench import reference
 from bench.columnar import COLLECTOR, IDENTITY, Chain, Feed, byte_blocks, line_blocks
@@ -20,7 +21,14 @@ from collectors.tail import CHUNK_BYTES
 from collectors.udp import UdpShell
 from ringfence import codec, topology
 from ringfence.batch import Batch, EventClass
+from ringfence.correlation.engine import Correlator
+from ringfence.correlation.matches import Matches
+from ringfence.correlation.state import Limits
+from ringfence.correlation.watermarks import Watermarks
 from ringfence.segments import SegmentMap
+from ringfence.sigma import rules
+from ringfence.yara import rules as yara_rules
+from ringfence.yara.scan import Scanner
 
 DATAGRAMS = 333  # about 10,000 records
 PCAP_BLOCK_BYTES = 3 << 19  # about 10,000 packets
@@ -277,6 +285,75 @@ def _pflog_per_event(is_judged: bool, folder: Path) -> Work:
     return work
 
 
+def _yara(folder: Path) -> Work:
+    """Columns of 10,000 requests, scanned as a worker would."""
+    scanner = Scanner(yara_rules.load([folder / "rules.yar"]))
+    lines = (folder / "requests.log").read_bytes().splitlines()
+    frames = [pl.DataFrame({"line": lines[start : start + 10_000]}) for start in range(0, len(lines), 10_000)]
+
+    def work() -> tuple[int, dict[str, int]]:
+        hits = Counter(hit.rule.identifier for frame in frames for hit in scanner.scan(frame, ["line"]))
+        return len(lines), dict(hits)
+
+    return work
+
+
+def _yara_per_event(folder: Path) -> Work:
+    compiled = yara.compile(filepath=str(folder / "rules.yar"))
+    lines = (folder / "requests.log").read_bytes().splitlines()
+
+    def work() -> tuple[int, dict[str, int]]:
+        return len(lines), dict(Counter(match.rule for line in lines for match in compiled.match(data=line)))
+
+    return work
+
+
+_CORRELATION = """title: a
+name: a
+logsource: {{product: bench}}
+detection: {{s: {{x: 1}}, condition: s}}
+---
+title: c
+name: c
+correlation: {{type: {0}, rules: a, group-by: [source], timespan: 5m, condition: {1}}}
+"""
+MATCHED, GROUPS = 1_000_000, 100_000
+
+
+def _matched(is_skewed: bool) -> Matches:
+    """Five minutes of events: of 100,000 sources alike and 100 that are a hundred times as busy, or by Zipf's law."""
+    dice = np.random.default_rng(5)
+    even = np.where(dice.random(MATCHED) < 0.01, dice.integers(0, 100, MATCHED), dice.integers(0, GROUPS, MATCHED))
+    names = dice.zipf(1.2, MATCHED) % GROUPS if is_skewed else even
+    return Matches(
+        np.sort(dice.integers(0, 300_000_000, MATCHED)),
+        np.zeros(MATCHED, np.int64),
+        np.ones(MATCHED, np.uint64),
+        np.arange(MATCHED, dtype=np.uint64),
+        {
+            "source": pl.Series(names).cast(pl.String).str.zfill(12),
+            "port": pl.Series(dice.integers(0, 1_000, MATCHED)).cast(pl.String),
+        },
+    )
+
+
+def _correlate(kind: str, condition: str, is_skewed: bool, folder: Path) -> Work:
+    """From matches in batches of 10,000 rows to detections, with watermarks."""
+    given, every = rules.loads(_CORRELATION.format(kind, condition)).correlations, _matched(is_skewed)
+
+    def work() -> tuple[int, dict[str, int]]:
+        marks, correlator, found = Watermarks(), Correlator(given, Limits(groups=2 * GROUPS)), 0
+        for start in range(0, MATCHED, 10_000):
+            part = slice(start, start + 10_000)
+            seen = marks.observe(every.source[part], every.time_us[part])
+            fields = {name: series[part] for name, series in every.fields.items()}
+            matches = Matches(seen.time_us, seen.horizon_us, every.source[part], every.position[part], fields)
+            found += len(correlator.feed({"a": matches}, marks.horizon_us))
+        return MATCHED, {"detections": found}
+
+    return work
+
+
 Prepare = Callable[[Path], Work]
 
 MEASUREMENTS: Mapping[str, Prepare] = {
@@ -304,16 +381,22 @@ MEASUREMENTS: Mapping[str, Prepare] = {
     "netfilter decode": partial(_lines, "netfilter", "netfilter.log", "netfilter"),
     "pflog-text decode": partial(_lines, "pflog_text", "pflog.txt", "pflog-text"),
     "hubble decode": partial(_lines, "hubble", "hubble.json", "hubble"),
+    "yara, 500 rules": _yara,
     "block encode": _encode,
     "block decode": _decode,
     "segment look-up v4": partial(_look_up, 4),
     "segment look-up v6": partial(_look_up, 6),
+    "correlation event_count": partial(_correlate, "event_count", "{gte: 50}", False),
+    "correlation event_count, Zipf": partial(_correlate, "event_count", "{gte: 50}", True),
+    "correlation value_count": partial(_correlate, "value_count", "{gte: 30, field: port}", False),
+    "correlation value_count, Zipf": partial(_correlate, "value_count", "{gte: 30, field: port}", True),
     "per event: eve decode": _eve_decode_per_event,
     "per event: eve chain": _eve_chain_per_event,
     "per event: netflow v5 decode": partial(_netflow_per_event, False),
     "per event: netflow v5 chain": partial(_netflow_per_event, True),
     "per event: pflog decode": partial(_pflog_per_event, False),
     "per event: pflog chain": partial(_pflog_per_event, True),
+    "per event: yara, 500 rules": _yara_per_event,
     "per event: look-up v4": partial(_look_up_per_event, 4),
     "per event: look-up v6": partial(_look_up_per_event, 6),
 }

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench import corpus, exports, logs
+from bench import corpus, exports, logs, payloads
 from bench.corpus import FULL, QUICK, Sizes
 
 
@@ -34,6 +34,8 @@ def corpora(sizes: Sizes) -> dict[str, Iterator[bytes]]:
         "netfilter.log": logs.netfilter(sizes.logs),
         "pflog.txt": logs.pflog_text(sizes.logs),
         "hubble.json": logs.hubble(sizes.logs),
+        "rules.yar": payloads.yara_rules(payloads.YARA_RULES),
+        "requests.log": payloads.requests(sizes.syslog),
     }
 
 

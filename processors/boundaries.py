@@ -153,7 +153,7 @@ class Boundaries:
         count = crossing.height
         columns.update({name: crossing[name] for name in _COPIED if name in crossing.columns})
         if batch.header.event_class is EventClass.FLOW:
-            columns["ringfence.boundary.silent"] = _true_or_null((outcome == UNDECIDED) & silent(crossing, replies))
+            columns["ringfence.evidence.silent"] = _true_or_null((outcome == UNDECIDED) & silent(crossing, replies))
         columns.update(self._named(source, destination))
         columns.update(
             {

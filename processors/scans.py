@@ -78,8 +78,8 @@ class ScanDetector:
         frame = batch.frame
         outcome = frame["ringfence.boundary.outcome"]
         missed = (outcome == "blocked").to_numpy()
-        if "ringfence.boundary.silent" in frame.columns:
-            missed = missed | frame["ringfence.boundary.silent"].fill_null(False).to_numpy()
+        if "ringfence.evidence.silent" in frame.columns:
+            missed = missed | frame["ringfence.evidence.silent"].fill_null(False).to_numpy()
         rows = np.flatnonzero(missed | (outcome == "passed").to_numpy())
         if "ringfence.boundary.origin" in frame.columns:
             rows = rows[(frame["ringfence.boundary.origin"] == "observed").fill_null(True).to_numpy()[rows]]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydantic import BaseModel
 
 from ringfence.batch import Batch, Decoded, EventClass, Frames, Micros, Position, Problem, Record, Step
-from ringfence.sigma.ruleset import EMPTY, RuleSet
+from ringfence.rulesets import Rules
 from ringfence.topology import Topology
 
 
@@ -164,6 +164,15 @@ class Processor(Protocol):
         ...
 
 
+@runtime_checkable
+class Finishing(Protocol):
+    """A processor that waits for more of a stream, such as for the end of a window."""
+
+    def finish(self) -> Mapping[str, Sequence[Batch]]:
+        """Nothing more will come: what it makes of what it has, by topic."""
+        ...
+
+
 class Sink(Protocol):
     """Delivers batches somewhere. The runtime calls write() for each batch of a step, then flush(), then commits."""
 
@@ -232,7 +241,7 @@ class BuildContext:
 
     name: str
     topology: Topology
-    rules: RuleSet = EMPTY
+    rules: Rules = field(default_factory=Rules)
 
 
 Status = Literal["experimental", "stable"]

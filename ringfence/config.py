@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from ringfence import registry, topology, yamlfile
 from ringfence.batching import Batching
@@ -18,8 +18,7 @@ from ringfence.bus import BusSettings, open_bus
 from ringfence.component import BuildContext, Collector, Processor, Sink
 from ringfence.errors import ConfigError, ConfigFault
 from ringfence.registry import Group
-from ringfence.sigma import ruleset
-from ringfence.sigma.ruleset import RuleSet
+from ringfence.rulesets import RuleFiles, Rules
 from ringfence.topology import Topology
 
 DEFAULT_FILE = Path("ringfence.yml")
@@ -39,19 +38,6 @@ class Component:
         return self.kind.build(self.settings, BuildContext(self.name, loaded))
 
 
-class RuleFiles(BaseModel):
-    """Where the detection rules are, and what placeholders in them stand for."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    sigma: list[Path] = Field(default=[], description="Sigma files, or folders of them; `bundled` for the bundled rules.")
-    placeholders: dict[str, list[str]] = Field(default={}, description="Values of %NAME% in rules.")
-
-    def load(self) -> RuleSet:
-        """The rules of the files; what is refused is in the set."""
-        return ruleset.load(self.sigma, self.placeholders)
-
-
 @dataclass(frozen=True, slots=True)
 class Config:
     """Everything that `ringfence run` needs, checked."""
@@ -64,10 +50,11 @@ class Config:
     collectors: Mapping[str, Callable[[], Collector]]
     sinks: Mapping[str, Callable[[], Sink]]
 
-    rule_files: RuleFiles = field(default_factory=lambda: RuleFiles())
-    rules: RuleSet = ruleset.EMPTY
+    rule_files: RuleFiles = field(default_factory=RuleFiles)
+    base: Path = Path()
+    rules: Rules = field(default_factory=Rules)
 
-    def processors(self, names: Sequence[str], loaded: Topology, rules: RuleSet) -> list[Processor]:
+    def processors(self, names: Sequence[str], loaded: Topology, rules: Rules) -> list[Processor]:
         """Build processors by name for a topology and a set of rules."""
         kinds = [(name, registry.load("processors", name)) for name in names]
         return [kind.build(kind.settings(), BuildContext(name, loaded, rules)) for name, kind in kinds]
@@ -110,7 +97,6 @@ def load(path: Path) -> Config:
         faults.append(document.fault((), "declares neither collectors, nor sinks, nor a topology: there is nothing to run"))
     if faults or declared is None:
         raise ConfigError(faults)
-    files = declared.rules.model_copy(update={"sigma": [ruleset.located(path, base) for path in declared.rules.sigma]})
     return Config(
         bus_url=based_url(declared.bus, base),
         bus=declared.bus_options,
@@ -119,8 +105,9 @@ def load(path: Path) -> Config:
         batching=declared.batching,
         collectors={name: _builder(component, loaded) for name, component in components["collectors"].items()},
         sinks={name: _builder(component, loaded) for name, component in components["sinks"].items()},
-        rule_files=files,
-        rules=files.load(),
+        rule_files=declared.rules,
+        base=base,
+        rules=declared.rules.load(base),
     )
 
 
@@ -164,9 +151,8 @@ def _bus_faults(declared: _File, document: yamlfile.Document) -> Iterator[Config
 
 def _rule_faults(declared: _File, base: Path, document: yamlfile.Document) -> Iterator[ConfigFault]:
     """Rules that are refused are no fault of the configuration; files that are not there are."""
-    for number, path in enumerate(declared.rules.sigma):
-        if not ruleset.located(path, base).exists():
-            yield document.fault(("rules", "sigma", number), f"{path} is not there; accepted: Sigma files, or folders of them")
+    for kind, number, path in declared.rules.missing(base):
+        yield document.fault(("rules", kind, number), f"{path} is not there; accepted: rule files, or folders of them")
 
 
 def _clashes(components: Mapping[str, Mapping[str, Component]], document: yamlfile.Document) -> Iterator[ConfigFault]:

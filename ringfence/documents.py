@@ -323,12 +323,16 @@ def _column_leaves(column: Column, frame: pl.DataFrame, escaped: Mapping[str, pl
         yield name, _quoted(_DECIMAL[codes])
         yield "network.transport", _quoted(transport(series))
     elif column.render == "list":
-        words = pl.Series([None if text is None else _json(text.split(",")) for text in series.to_list()], dtype=pl.String)
+        words = pl.Series([None if text is None else _json(_words_of(text)) for text in series.to_list()], dtype=pl.String)
         yield name, Leaf([_shared(words)], bool(words.null_count()))
     elif column.dtype == pl.String():
         yield name, _quoted(escaped.get(name, series))
     else:
         yield name, Leaf([_number(series)], bool(series.null_count()))
+
+
+def _words_of(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",")]
 
 
 def transport(codes: pl.Series) -> pl.Series:

@@ -22,14 +22,14 @@ from ringfence.clock import Clock, SystemClock
 from ringfence.component import Bus, Processor, Sink
 from ringfence.config import Config
 from ringfence.errors import ConfigError, RingfenceError
-from ringfence.sigma.ruleset import RuleSet
+from ringfence.rulesets import Rules
 from ringfence.stages import CollectStage, ProcessStage, SinkStage
 from ringfence.telemetry import TOPOLOGY_LOADED
 from ringfence.topology import Topology
 
 Stage = Literal["all", "collect", "process", "sink"]
 STAGES: tuple[Stage, ...] = ("all", "collect", "process", "sink")
-PROCESSORS = ("segments", "boundaries", "scans", "paths", "names", "sigma")
+PROCESSORS = ("segments", "boundaries", "scans", "paths", "names", "sigma", "yara")
 ENRICHERS = ("segments", "labels")
 PROCESS_GROUP = "ringfence.process"
 SAME_SIGNAL_SECS = 1.0
@@ -162,7 +162,7 @@ class Runtime:
 
     async def _process(self, engine: Bus) -> None:
         if self._options.stage in ("all", "process"):
-            stage = ProcessStage(self._processors, engine, self._clock, self._instance)
+            stage = ProcessStage(self._processors, engine, self._clock, self._instance, lambda: not self.was_stopped)
             self._reloadable.append(stage)
             await stage.run(self._collected)
             self._processed.set()
@@ -186,9 +186,9 @@ class Runtime:
 
     def reload_rules(self) -> None:
         """Read the rules again. A set that is empty where there was one is a mistake, and the last good one stays."""
-        if not self._config.rule_files.sigma:
+        if not self._config.rule_files.sigma and not self._config.rule_files.yara:
             return
-        loaded = self._config.rule_files.load()
+        loaded = self._config.rule_files.load(self._config.base)
         if self._rules.count and not loaded.count:
             _log.error("the rules are not reloaded, the last good ones stay: none of the %d is in force", len(loaded.refusals))
             return
@@ -197,10 +197,17 @@ class Runtime:
         for stage in self._reloadable:
             stage.reload()
 
-    def _report(self, rules: RuleSet) -> None:
+    def _report(self, rules: Rules) -> None:
         """Say what is in force, and each refusal once."""
         if rules.count or rules.refusals:
-            _log.info("%d rules in force (set %s), %d refused", rules.count, rules.digest, len(rules.refusals))
+            _log.info(
+                "rules in force: %d of Sigma (set %s), %d of YARA (set %s); %d refused",
+                rules.sigma.count,
+                rules.sigma.digest,
+                len(rules.yara.rules),
+                rules.yara.sha256[:16],
+                len(rules.refusals),
+            )
         for refusal in rules.refusals[:MAX_REFUSALS_LOGGED]:
             _log.warning("rule refused: %s", refusal)
 

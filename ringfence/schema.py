@@ -546,7 +546,14 @@ COLUMNS: tuple[Column, ...] = (
         eve="verdict.reject_target",
     ),
     Column("threat.tactic.name", _TEXT, _only(_ALERT), "ATT&CK tactics of the rule, with commas between them.", since="1.3"),
-    Column("threat.technique.id", _TEXT, _only(_ALERT), "Ids of its ATT&CK techniques, with commas between them.", since="1.3"),
+    Column(
+        "threat.technique.id",
+        _TEXT,
+        _only(_ALERT, _DETECTION),
+        "Ids of its ATT&CK techniques, with commas between them; a list in documents.",
+        since="1.3",
+        render="list",
+    ),
     Column(
         "threat.technique.name", _TEXT, _only(_ALERT), "Names of its ATT&CK techniques, with commas between them.", since="1.3"
     ),
@@ -763,7 +770,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("ringfence.boundary.origin", _TEXT, _only(_BOUNDARY, _DETECTION), "observed in traffic or simulated by ringfence."),
     Column("ringfence.boundary.service", _TEXT, _only(_BOUNDARY) | _FOUND, "Declared name of the service, else protocol/port."),
     Column(
-        "ringfence.boundary.silent",
+        "ringfence.evidence.silent",
         _BOOL,
         _only(_BOUNDARY),
         "Of flows with an unknown outcome: no answer came, or only RST, though the record would have told of one.",
@@ -825,7 +832,15 @@ COLUMNS: tuple[Column, ...] = (
         "The fields that matched with their values, as a JSON object.",
         since="1.3",
     ),
-    Column("threat.technique.id", _TEXT, _only(_DETECTION), "ATT&CK techniques of the rule.", since="1.3", render="list"),
+    Column("ringfence.detection.count", _INT, _only(_DETECTION), "How many events a correlation counted.", since="1.3"),
+    Column(
+        "ringfence.detection.events",
+        _TEXT,
+        _only(_DETECTION),
+        "Ids of the events of a correlation, with commas between them; of many the first and the last ten.",
+        since="1.3",
+        render="list",
+    ),
     # dead letters
     Column("ringfence.dead.stage", _TEXT, _only(_DEAD), "collect, process or sink."),
     Column("ringfence.dead.component", _TEXT, _only(_DEAD), "Component that rejected it."),

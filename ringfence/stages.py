@@ -22,7 +22,7 @@ from ringfence.batch import Batch, Decoded, EventClass, Frames, Micros, Position
 from ringfence.batching import Batcher, Batching
 from ringfence.clock import Clock
 from ringfence.codec import BadBlock, time_span
-from ringfence.component import Bus, Collector, Delivery, Processor, Resumable, Settling, Shell, Sink
+from ringfence.component import Bus, Collector, Delivery, Finishing, Processor, Resumable, Settling, Shell, Sink
 from ringfence.deadletter import DeadLetter
 from ringfence.errors import EndOfInput, Fenced, Retryable
 from ringfence.ledger import LEDGER_STATE, Counts, topics_read
@@ -336,8 +336,17 @@ class _ReadingStage:
 class ProcessStage(_ReadingStage):
     """Runs every block of `ringfence.events.v1` through the processors; what they make goes to its topic."""
 
-    def __init__(self, processors: Callable[[], Sequence[Processor]], engine: Bus, clock: Clock, instance: str = "") -> None:
+    def __init__(
+        self,
+        processors: Callable[[], Sequence[Processor]],
+        engine: Bus,
+        clock: Clock,
+        instance: str = "",
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`is_over` tells, when no more records come, whether the inputs have ended for good."""
         super().__init__("ringfence.process", (bus.EVENTS,), engine, clock, instance)
+        self._is_over = is_over
         self._build = processors
         self._processors: Sequence[Processor] = ()
         self._learnt: dict[str, bytes] = {}
@@ -376,6 +385,25 @@ class ProcessStage(_ReadingStage):
             started = self._clock.monotonic()
             await self._commit(self._step(records, reading))
             STEP_SECS.labels("process").observe(self._clock.monotonic() - started)
+        if self._is_over() and any(isinstance(processor, Finishing) for processor in self._processors):
+            await self._commit(self._last_step(reading))
+
+    def _last_step(self, reading: _Reading) -> Step:
+        """What processors make of what they have when nothing more will come; each sees what those before it made."""
+        made: dict[str, list[tuple[bytes, Batch]]] = {}
+        for processor in self._processors:
+            earlier = [(key, part) for parts in made.values() for key, part in parts]
+            now = [(key, Micros(part.header.time_max_us), part) for key, part in earlier]
+            outputs = [(key, processor.process(part, at).outputs) for key, at, part in now]
+            if isinstance(processor, Finishing):
+                outputs.append((b"0", processor.finish()))
+            for key, found in outputs:
+                for topic, batches in found.items():
+                    made.setdefault(topic, []).extend((key, part) for part in batches)
+        records = {topic: _blocks(batches) for topic, batches in made.items()}
+        for topic, written in records.items():
+            reading.counts.wrote(topic, codec.rows_in(written))
+        return Step(self.group, records, (), {**reading.state(), **self._news()})
 
     def _step(self, records: Sequence[tuple[Position, Record]], reading: _Reading) -> Step:
         now_us = self._clock.now()

@@ -37,6 +37,8 @@ DETECTOR_BOUNDS = Counter(
     ["detector", "bound"],
     registry=REGISTRY,
 )
+YARA_COUNTS = Counter("ringfence_yara", "What happened as YARA rules were looked for, by what.", ["what"], registry=REGISTRY)
+YARA_SUSPENDED = Gauge("ringfence_yara_rules_suspended", "YARA rules that took too long and are suspended.", registry=REGISTRY)
 RETRIES = Counter("ringfence_retries", "Calls that had to be repeated.", ["call"], registry=REGISTRY)
 STEP_SECS = Histogram(
     "ringfence_processing_duration_seconds",

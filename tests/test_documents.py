@@ -262,7 +262,7 @@ def shown(column: schema.Column, value: Any) -> Any:
     if column.render == "bytes":
         return value.decode(errors="backslashreplace")
     if column.render == "list":
-        return value.split(",")
+        return [word.strip() for word in value.split(",")]
     if column.render == "code":
         return str(value)
     return str(ipaddress.ip_address(value))

@@ -43,6 +43,10 @@ def test_a_block_of_an_earlier_version_keeps_its_header(path: Path) -> None:
     assert (header.schema, header.event_class, header.rows) == (path.parent.name, path.stem, 3)
 
 
+def test_no_column_is_declared_twice() -> None:
+    assert len(schema.BY_NAME) == len(schema.COLUMNS)
+
+
 def test_there_is_a_stored_block_of_every_class() -> None:
     assert {path.stem for path in WRITTEN if path.parent.name == "1.0"} == set(FIRST_CLASSES)
 

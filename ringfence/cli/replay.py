@@ -21,17 +21,16 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from ringfence import bus, registry, topology
+from ringfence import bus, registry, rulesets, topology
 from ringfence.batching import Batching
 from ringfence.bus import BusSettings
 from ringfence.cli import ledger as ledger_verb
 from ringfence.cli.options import Subparsers, add_year, counted, year_of
 from ringfence.component import BuildContext, Collector, Format
-from ringfence.config import Config, RuleFiles
+from ringfence.config import Config
 from ringfence.errors import ExitCode, Permanent, Retryable
 from ringfence.matrix import Matrix
 from ringfence.runtime import Options, Runtime, bus_of
-from ringfence.sigma import ruleset
 from ringfence.stages import SINK_STATE
 from ringfence.telemetry import printable
 from ringfence.topology import Topology
@@ -65,7 +64,7 @@ def add(verbs: Subparsers) -> None:
         action="append",
         default=[],
         metavar="RULES",
-        help="Sigma files, or folders of them, to match, or `bundled`; may be given several times",
+        help="Sigma and YARA files, or folders of them, to match, or `bundled`; may be given several times",
     )
     add_year(verb)
     verb.add_argument("--bus", default=None, metavar="URL", help="bus to run on (default: an embedded one in DIR)")
@@ -101,8 +100,8 @@ def run(arguments: argparse.Namespace) -> int:
             "a replay needs a bus that outlives a crash; leave --bus out, or give it sqlite:PATH or kafka://HOST:PORT"
         )
     for path in arguments.rules:
-        if not ruleset.located(path).exists():
-            raise Permanent(f"--rules {path} is not there; accepted: Sigma files, or folders of them")
+        if path != rulesets.BUNDLED and not path.exists():
+            raise Permanent(f"--rules {path} is not there; accepted: files of Sigma or YARA rules, or folders of them")
     if (out / SUMMARY_FILE).exists():
         raise Permanent(f"{out} holds the result of a finished replay; choose another folder, or remove it")
     config = _config(arguments, inputs, loaded, out)
@@ -151,7 +150,7 @@ def _config(arguments: argparse.Namespace, inputs: Sequence[_Input], loaded: Top
         name: _sink(jsonl, {"path": out, "topics": [name], "original": arguments.original}, name, loaded) for name in FILES
     }
     sinks["summary"] = _sink(terminal, {"output": "none"}, "summary", loaded)
-    rule_files = RuleFiles(sigma=list(map(ruleset.located, arguments.rules)))
+    rule_files = rulesets.files_at(arguments.rules)
     return Config(
         bus_url=_bus_url(arguments.bus, out),
         bus=BusSettings(retention_bytes=0, partitions=1),

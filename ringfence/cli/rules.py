@@ -1,6 +1,6 @@
 """`ringfence rules list|check|test|match|explain|coverage`: rules for people who write them.
 
-Rules are Sigma files or folders of them; `bundled` stands for the bundled rules. `test` runs the tests that rules
+Rules are Sigma files or folders of them, for `list` and `check` YARA files too; `bundled` stands for the bundled rules. `test` runs the tests that rules
 carry (see docs/how-to/write-sigma-rules.md). `match` and `explain` read events as any format of `ringfence decode`, where a
 rule sees the columns that its log source is mapped to; or, with `--format json`, as JSON lines whose fields are named as
 the rules name them, where log sources do not count.
@@ -17,19 +17,20 @@ from typing import Any, BinaryIO, NamedTuple
 
 from rich.table import Table as Grid
 
-from ringfence import registry, schema
+from ringfence import registry, rulesets, schema
 from ringfence.batch import Batch, EventClass, Header
 from ringfence.cli.decode import frames_in
 from ringfence.cli.options import Subparsers, add_year, counted, say, year_of
 from ringfence.component import Format
 from ringfence.console import show
 from ringfence.errors import ExitCode, Permanent
-from ringfence.sigma import explain, fields, rules, ruleset, trial
+from ringfence.sigma import explain, fields, rules, trial
 from ringfence.sigma.engine import Engine
 from ringfence.sigma.plain import Reader
 from ringfence.sigma.rules import Loaded, Refusal, Rule, Unsupported
 from ringfence.sigma.table import Table
 from ringfence.telemetry import printable
+from ringfence.yara.rules import finding_of
 
 PLAIN = "json"
 BLOCK_LINES = 10_000
@@ -90,7 +91,8 @@ def _add_events(action: argparse.ArgumentParser) -> None:
 
 
 def _loaded(arguments: argparse.Namespace) -> Loaded:
-    return rules.load(map(ruleset.located, arguments.rules), dict(map(_placeholder, arguments.placeholder)))
+    paths = [rulesets.located(path, "sigma") for path in rulesets.files_at(arguments.rules).sigma]
+    return rules.load(paths, dict(map(_placeholder, arguments.placeholder)))
 
 
 def _placeholder(text: str) -> tuple[str, Sequence[str]]:
@@ -103,15 +105,22 @@ def _placeholder(text: str) -> tuple[str, Sequence[str]]:
 def _list(arguments: argparse.Namespace) -> int:
     loaded = _loaded(arguments)
     routed, refused = _routed(loaded.rules)
+    yara = rulesets.files_at(arguments.rules).load_yara()
+    findings = [finding_of(rule) for rule in yara.rules]
     if arguments.json:
         for rule, classes in routed:
             say(json.dumps({**_facts(rule), "classes": sorted(classes), "path": rule.path, "line": rule.line}))
+        for found, own in zip(findings, yara.rules, strict=True):
+            facts = {"id": found.id, "title": found.name, "level": found.level, "tags": list(own.tags)}
+            say(json.dumps({**facts, "classes": ["yara"], "path": own.path, "line": own.line}))
     else:
         grid = Grid("level", "title", "log source", "classes", "id", box=None)
         for rule, classes in routed:
             grid.add_row(rule.level, printable(rule.title), str(rule.source), _class_names(classes), printable(rule.id))
+        for found in findings:
+            grid.add_row(found.level, printable(found.name), "text of events", "yara", printable(found.id))
         show(grid)
-    _report([*loaded.refusals, *refused], len(routed))
+    _report([*loaded.refusals, *refused, *yara.refusals], len(routed) + len(yara.rules))
     return ExitCode.OK
 
 
@@ -122,13 +131,14 @@ def _class_names(classes: frozenset[EventClass]) -> str:
 def _check(arguments: argparse.Namespace) -> int:
     loaded = _loaded(arguments)
     routed, refused = _routed(loaded.rules)
-    refusals = [*loaded.refusals, *refused]
+    yara = rulesets.files_at(arguments.rules).load_yara()
+    refusals = [*loaded.refusals, *refused, *yara.refusals]
     for refusal in refusals:
         if arguments.json:
             say(json.dumps({"path": refusal.path, "line": refusal.line, "title": refusal.title, "reason": refusal.reason}))
         else:
             say(str(refusal))
-    _report(refusals, len(routed))
+    _report(refusals, len(routed) + len(yara.rules))
     return ExitCode.FOUND if refusals else ExitCode.OK
 
 

@@ -69,6 +69,11 @@ def routed(rule: Rule) -> Routed:
     return Routed(replace(rule, condition=condition), route.classes)
 
 
+def column_of(rule: Rule, name: str) -> str:
+    """The column that a field of a rule, as it is written, is. Raises Unsupported."""
+    return _name(name, route_of(rule.source), rule)
+
+
 def route_of(source: LogSource) -> Route:
     """Raises Unsupported for a log source that no collector gives."""
     if source.product == "ringfence":

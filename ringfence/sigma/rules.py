@@ -1,14 +1,15 @@
 """Sigma rule files to trees. pySigma parses; what it or the evaluators do not know is refused with file, line and reason.
 
 A file may hold several documents. One that is refused leaves the others in force. Correlations and filters are documents
-of their own; a filter is added by pySigma to the rules that it names.
+of their own; they refer to rules by id or name, in whichever file of one load these stand.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +24,9 @@ from sigma.conditions import (
     ConditionOR,
     ConditionValueExpression,
 )
+from sigma.correlations import SigmaCorrelationRule
 from sigma.exceptions import SigmaError
+from sigma.filters import SigmaFilter
 from sigma.rule import SigmaRule
 from sigma.types import (
     Placeholder,
@@ -43,6 +46,9 @@ from sigma.types import (
     SpecialChars,
 )
 
+from ringfence.sigma.correlations import Correlation, Draft, References, draft, in_order, resolved
+from ringfence.sigma.filters import applied, targets
+from ringfence.sigma.refusals import Place, Refusal, Unsupported
 from ringfence.sigma.tree import (
     And,
     Boolean,
@@ -62,6 +68,8 @@ from ringfence.sigma.tree import (
     Wildcard,
     simplified,
 )
+
+__all__ = ["Loaded", "LogSource", "Refusal", "Rule", "Unsupported", "load", "loads"]
 
 MAX_FILE_BYTES = 1 << 20
 _DOCUMENT = re.compile(r"^---(?:\s|$)", re.MULTILINE)
@@ -83,7 +91,10 @@ class LogSource:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule in force. `fields` are its own names, not yet those of columns; `custom` are keys that Sigma does not know."""
+    """One rule in force. `fields` are its own names, not yet those of columns; `custom` are keys that Sigma does not know.
+
+    `is_reported` is false where the rule is a step of a correlation only, which does not say `generate: true`.
+    """
 
     id: str
     title: str
@@ -96,65 +107,86 @@ class Rule:
     path: str
     line: int
     custom: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a document is no rule: one sentence that says what is accepted, where there is such a thing."""
-
-    path: str
-    line: int
-    title: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.line}: {self.title}: {self.reason}"
-
-
-class Unsupported(Exception):
-    """A construct that no evaluator knows."""
+    is_reported: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Rules in the order of their files, and what was refused."""
+    """Rules in the order of their files, correlations behind those that they refer to, and what was refused."""
 
     rules: Sequence[Rule]
     refusals: Sequence[Refusal]
+    correlations: Sequence[Correlation] = ()
 
 
-def load(paths: Iterable[Path], placeholders: Mapping[str, Sequence[str]] | None = None) -> Loaded:
+Placeholders = Mapping[str, Sequence[str]]
+
+
+def load(paths: Iterable[Path], placeholders: Placeholders | None = None) -> Loaded:
     """Every rule of some files and of the .yml files under some folders. `placeholders` are the values of `%name%`."""
-    rules: list[Rule] = []
-    refusals: list[Refusal] = []
+    found = _Documents()
     for path in _files(paths):
-        found = _load_file(path, placeholders or {})
-        rules += found.rules
-        refusals += found.refusals
-    return _without_repeated_ids(rules, refusals)
+        _read_file(path, found)
+    return _assembled(found, placeholders or {})
 
 
-def loads(text: str, path: str = "<text>", placeholders: Mapping[str, Sequence[str]] | None = None) -> Loaded:
+def loads(text: str, path: str = "<text>", placeholders: Placeholders | None = None) -> Loaded:
     """The rules of one text."""
-    rules: list[Rule] = []
-    refusals: list[Refusal] = []
+    found = _Documents()
+    _read(text, path, found)
+    return _assembled(found, placeholders or {})
+
+
+@dataclass(frozen=True, slots=True)
+class _Documents:
+    """What pySigma read, in the order of the files, before one document knows of another."""
+
+    parsed: list[tuple[Place, SigmaRule | Draft | SigmaFilter]] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    known: References = field(default_factory=References)
+
+    @contextmanager
+    def refusing(self, place: Place, document: SigmaRule | Draft | SigmaFilter | None) -> Iterator[None]:
+        """Turns what is wrong with a document into its refusal."""
+        try:
+            yield
+        except (SigmaError, Unsupported, RecursionError) as error:
+            self.refusals.append(place.refuse(error))
+            if isinstance(document, SigmaRule):
+                self.known.refuse(document.id, document.name)
+            elif isinstance(document, Draft):
+                self.known.refuse(document.correlation.id, document.correlation.name)
+
+
+def _read(text: str, path: str, found: _Documents) -> None:
     for line, part in _documents(text):
-        title = path
+        place, document = Place(path, line, path, part), None
         try:
             document = yaml.load(part, yaml.CSafeLoader)
             if document is None:
                 continue
             if not isinstance(document, dict):
                 raise Unsupported("the document is not a mapping such as title, logsource, detection")
-            title = str(document.get("title", path))
-            rules += _rules_of(document, path, line, placeholders or {})
+            place = Place(path, line, str(document.get("title", path)), part)
+            found.parsed.append((place, _parsed(document, path, line)))
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
-            place = line + (mark.line if mark else 0)
-            refusals.append(Refusal(path, place, title, f"not YAML: {getattr(error, 'problem', None) or error}"))
+            reason = f"not YAML: {getattr(error, 'problem', None) or error}"
+            found.refusals.append(Refusal(path, line + (mark.line if mark else 0), path, reason))
         except (SigmaError, Unsupported, RecursionError) as error:
-            refusals.append(Refusal(path, line + _line_of(part, str(error)), title, _sentence(error)))
-    return Loaded(rules, refusals)
+            found.refusals.append(place.refuse(error))
+            if isinstance(document, dict):
+                found.known.refuse(document.get("id"), document.get("name"))
+
+
+def _parsed(document: dict[str, Any], path: str, line: int) -> SigmaRule | Draft | SigmaFilter:
+    if not {"detection", "correlation", "filter"} & document.keys():
+        raise Unsupported("there is no 'detection', 'correlation' or 'filter'")
+    if "action" in document:
+        raise Unsupported("'action' is not supported; write each rule out")
+    collection = SigmaCollection.from_dicts([document], collect_filters=True, resolve_references=False)
+    found = collection.filters[0] if collection.filters else collection.rules[0]
+    return draft(found, path, line) if isinstance(found, SigmaCorrelationRule) else found
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -165,28 +197,70 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
             yield path
 
 
-def _load_file(path: Path, placeholders: Mapping[str, Sequence[str]]) -> Loaded:
+def _read_file(path: Path, found: _Documents) -> None:
     try:
         data = path.read_bytes()
         if len(data) > MAX_FILE_BYTES:
-            return Loaded((), (Refusal(str(path), 1, path.name, f"the file is longer than {MAX_FILE_BYTES} bytes"),))
-        return loads(data.decode(), str(path), placeholders)
+            raise Unsupported(f"the file is longer than {MAX_FILE_BYTES} bytes")
+        _read(data.decode(), str(path), found)
+    except Unsupported as error:
+        found.refusals.append(Refusal(str(path), 1, path.name, str(error)))
     except OSError as error:
-        return Loaded((), (Refusal(str(path), 1, path.name, f"cannot be read: {error.strerror}"),))
+        found.refusals.append(Refusal(str(path), 1, path.name, f"cannot be read: {error.strerror}"))
     except UnicodeDecodeError as error:
-        return Loaded((), (Refusal(str(path), 1, path.name, f"byte {error.start} is not valid UTF-8"),))
+        found.refusals.append(Refusal(str(path), 1, path.name, f"byte {error.start} is not valid UTF-8"))
 
 
-def _without_repeated_ids(rules: Sequence[Rule], refusals: list[Refusal]) -> Loaded:
+def _assembled(found: _Documents, placeholders: Placeholders) -> Loaded:
+    """Rules under their filters, then correlations of what is in force."""
+    sigma: dict[str, SigmaRule] = {}
+    rules: dict[str, Rule] = {}
+    drafts: dict[str, Draft] = {}
+    places: dict[str, Place] = {}
+    for place, each in found.parsed:
+        with found.refusing(place, each):
+            if isinstance(each, SigmaRule):
+                rule = _rule(each, place.path, place.line, placeholders)
+                _claim(rule, place, places, found.known)
+                rules[rule.id], sigma[rule.id] = rule, each
+            elif isinstance(each, Draft):
+                _claim(each.correlation, place, places, found.known)
+                drafts[each.correlation.id] = each
+    for place, each in found.parsed:
+        if isinstance(each, SigmaFilter):
+            with found.refusing(place, each):
+                for id in targets(each, sigma, found.known):
+                    copy = applied(each, sigma[id])
+                    rules[id], sigma[id] = _rule(copy, rules[id].path, rules[id].line, placeholders), copy
+    correlations = _correlations(found, drafts, places)
+    silent = {rule for id, correlation in correlations.items() if drafts[id].silences for rule in correlation.rules}
+    files = {place: number for number, place in enumerate(dict.fromkeys(refusal.path for refusal in found.refusals))}
+    return Loaded(
+        tuple(replace(rule, is_reported=rule.id not in silent) for rule in rules.values()),
+        sorted(found.refusals, key=lambda refusal: (files[refusal.path], refusal.line)),
+        tuple(replace(each, is_reported=each.id not in silent) for each in correlations.values()),
+    )
+
+
+def _claim(rule: Rule | Correlation, place: Place, places: dict[str, Place], known: References) -> None:
     """Of rules with one id the first counts: a detection names its rule by it."""
-    first: dict[str, Rule] = {}
-    for rule in rules:
-        if rule.id in first:
-            other = first[rule.id]
-            refusals.append(Refusal(rule.path, rule.line, rule.title, f"id {rule.id} is that of {other.path}:{other.line}"))
-        else:
-            first[rule.id] = rule
-    return Loaded(tuple(first.values()), refusals)
+    if rule.id in places:
+        raise Unsupported(f"id {rule.id} is that of {places[rule.id].path}:{places[rule.id].line}")
+    places[rule.id] = place
+    known.add(rule.id, rule.name)
+
+
+def _correlations(found: _Documents, drafts: Mapping[str, Draft], places: Mapping[str, Place]) -> dict[str, Correlation]:
+    """Those in force, each behind what it refers to."""
+    correlations: dict[str, Correlation] = {}
+    for id in in_order(drafts, found.known):
+        with found.refusing(places[id], drafts[id]):
+            below = [reference for reference in drafts[id].references if found.known.resolve(reference) in drafts]
+            lost = next((name for name in below if found.known.resolve(name) not in correlations), None)
+            if lost is not None:
+                raise Unsupported(f"correlation '{lost}' was refused, or refers back to this one")
+            correlations[id] = resolved(drafts[id], found.known, correlations)
+    return correlations
 
 
 def _documents(text: str) -> Iterator[tuple[int, str]]:
@@ -196,29 +270,6 @@ def _documents(text: str) -> Iterator[tuple[int, str]]:
         part = _DOCUMENT.sub(lambda found: " " * 3 + found[0][3:], text[start:stop], count=1)
         if part.strip():
             yield text.count("\n", 0, start) + 1, part
-
-
-def _line_of(part: str, reason: str) -> int:
-    """Lines from the start of the document to the first word that the reason quotes; 0 when it quotes none."""
-    for quoted in re.findall(r"'([^']+)'", reason):
-        found = re.search(rf"(?<!\w){re.escape(quoted)}(?!\w)", part)
-        if found:
-            return part.count("\n", 0, found.start())
-    return 0
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "the condition is nested too deeply"
-    return re.sub(r"(?<=: )b'([^']*)'", r"\1", " ".join(str(error).split())) or type(error).__name__
-
-
-def _rules_of(document: dict[str, Any], path: str, line: int, placeholders: Mapping[str, Sequence[str]]) -> list[Rule]:
-    if "detection" not in document:
-        kind = next((key for key in ("correlation", "filter") if key in document), None)
-        raise Unsupported(f"{kind} documents are not evaluated yet" if kind else "there is no 'detection'")
-    collection = SigmaCollection.from_dicts([document])
-    return [_rule(rule, path, line, placeholders) for rule in collection.rules if isinstance(rule, SigmaRule)]
 
 
 def _rule(rule: SigmaRule, path: str, line: int, placeholders: Mapping[str, Sequence[str]]) -> Rule:

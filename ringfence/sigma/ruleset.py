@@ -4,37 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ringfence.batch import EventClass
 from ringfence.sigma import fields, rules
+from ringfence.sigma.correlations import Correlation
 from ringfence.sigma.rules import Refusal, Rule, Unsupported
-
-BUNDLED = Path("bundled")
-"""In place of a path, the bundled rules."""
-
-
-def located(path: Path, base: Path = Path()) -> Path:
-    """A path under a folder, or that of the bundled rules."""
-    return _bundled() if path == BUNDLED else base / path
-
-
-def _bundled() -> Path:
-    """In a wheel beside this package, in a checkout at its root."""
-    package = Path(__file__).parents[1]
-    installed = package / "_data" / "rules"
-    return (installed if installed.is_dir() else package.parent / "rules") / "sigma"
 
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
-    """Rules on columns, by class; `digest` names the set: it changes when any rule does."""
+    """Rules on columns, by class, and correlations of them; `digest` names the set: it changes when any rule does."""
 
     by_class: Mapping[EventClass, Sequence[Rule]]
     refusals: Sequence[Refusal]
     count: int
     digest: str
+    correlations: Sequence[Correlation] = ()
 
 
 def load(paths: Sequence[Path], placeholders: Mapping[str, Sequence[str]]) -> RuleSet:
@@ -42,7 +29,7 @@ def load(paths: Sequence[Path], placeholders: Mapping[str, Sequence[str]]) -> Ru
     loaded = rules.load(paths, placeholders)
     by_class: dict[EventClass, list[Rule]] = {}
     refusals = list(loaded.refusals)
-    count = 0
+    routes: dict[str, Rule] = {}
     digest = hashlib.sha256()
     for rule in loaded.rules:
         try:
@@ -50,11 +37,35 @@ def load(paths: Sequence[Path], placeholders: Mapping[str, Sequence[str]]) -> Ru
         except Unsupported as error:
             refusals.append(Refusal(rule.path, rule.line, rule.title, str(error)))
             continue
-        count += 1
+        routes[rule.id] = rule
         digest.update(repr((rule.id, rule.level, rule.tags, routed.rule.condition)).encode())
         for event_class in routed.classes:
             by_class.setdefault(event_class, []).append(routed.rule)
-    return RuleSet(by_class, refusals, count, digest.hexdigest()[:16])
+    correlations: dict[str, Correlation] = {}
+    for correlation in loaded.correlations:
+        try:
+            correlations[correlation.id] = _on_columns(correlation, routes, correlations)
+        except Unsupported as error:
+            refusals.append(Refusal(correlation.path, correlation.line, correlation.title, str(error)))
+        else:
+            digest.update(repr(correlations[correlation.id]).encode())
+    count = len(routes) + len(correlations)
+    return RuleSet(by_class, refusals, count, digest.hexdigest()[:16], tuple(correlations.values()))
+
+
+def _on_columns(correlation: Correlation, routes: Mapping[str, Rule], known: Mapping[str, Correlation]) -> Correlation:
+    """The correlation with columns for the fields of its rules. Raises Unsupported."""
+    inputs = []
+    for wanted in correlation.inputs:
+        if wanted.rule in routes:
+            rule = routes[wanted.rule]
+            columns = [tuple(fields.column_of(rule, name) for name in names) for names in (wanted.group_by, wanted.values)]
+            inputs.append(replace(wanted, group_by=columns[0], values=columns[1]))
+        elif wanted.rule in known:
+            inputs.append(wanted)
+        else:
+            raise Unsupported(f"rule '{wanted.rule}' that it refers to was refused")
+    return replace(correlation, inputs=tuple(inputs))
 
 
 EMPTY = RuleSet({}, (), 0, "")

@@ -180,7 +180,7 @@ JUDGED: list[tuple[bytes, str | None]] = [
     (windows(AUDIT, "5156", {"Direction": "%%14592", "SourceAddress": "10.1.0.5", "SourcePort": "40000", "DestAddress": "10.2.0.9", "DestPort": "22", "Protocol": "6"}), "breached"),
     (windows(AUDIT, "5156", {"Direction": "%%14593", "SourceAddress": "10.1.0.5", "SourcePort": "40000", "DestAddress": "10.2.0.9", "DestPort": "22", "Protocol": "6"}), "unproven"),
     (windows(SYSMON, "3", {"Protocol": "tcp", "Initiated": "false", "SourceIp": "10.1.0.5", "SourcePort": "40000", "DestinationIp": "10.2.0.9", "DestinationPort": "443"}), "permitted"),
-    (document(event={"category": ["network"]}, network={"transport": "tcp"}, source={"ip": "10.1.0.5", "port": 40000, "packets": 3}, destination={"ip": "10.2.0.9", "port": 443, "packets": 2}), "permitted"),
+    (document(event={"category": ["network"]}, network={"transport": "tcp"}, source={"ip": "10.1.0.5", "port": 40001, "packets": 3}, destination={"ip": "10.2.0.9", "port": 443, "packets": 2}), "permitted"),
     (windows(AUDIT, "4624", LOGON), None),
 ]  # fmt: skip
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,10 @@ def test_close_ends_the_program_and_its_children() -> None:
     printing("import subprocess as s; print(s.Popen(['sleep', '60']).pid, flush=True); import time; time.sleep(60)", story)
 
     assert len(children) == 2
+    for _ in range(500):  # a signal takes effect a little later on a busy machine
+        if not any(map(is_alive, children)):
+            break
+        time.sleep(0.01)
     assert not any(map(is_alive, children))
 
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from processors.sigma import KIND, MAX_FIELDS_BYTES, Sigma, techniques_of
+from processors.sigma import KIND, Sigma
 from ringfence import bus
 from ringfence.batch import Batch, EventClass, Micros
 from ringfence.component import BuildContext
+from ringfence.detections import MAX_FIELDS_BYTES, techniques_of
+from ringfence.rulesets import Rules
 from ringfence.sigma import fields, rules, ruleset
 from ringfence.sigma.ruleset import RuleSet
 from ringfence.topology import EMPTY
@@ -37,7 +39,7 @@ def sigma(text: str = RULES) -> Sigma:
         routed = fields.routed(rule)
         for event_class in routed.classes:
             by_class.setdefault(event_class, []).append(routed.rule)
-    built = KIND.build(KIND.settings(), BuildContext("sigma", EMPTY, RuleSet(by_class, (), 2, "")))
+    built = KIND.build(KIND.settings(), BuildContext("sigma", EMPTY, Rules(RuleSet(by_class, (), 2, ""))))
     return built
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.sigma import fields, rules, ruleset, trial
+from ringfence import rulesets
+from ringfence.sigma import fields, rules, trial
 from ringfence.sigma.rules import Rule
 
 RULE = """title: t
@@ -14,7 +15,7 @@ logsource: {product: ringfence, category: boundary}
 detection: {a: {destination.port: 22}, condition: a}
 ringfence.test: TESTS
 """
-BUNDLED = rules.load([ruleset.located(ruleset.BUNDLED)])
+BUNDLED = rules.load([rulesets.located(rulesets.BUNDLED, "sigma")])
 
 
 def faults(tests: str) -> list[str]:
