@@ -60,15 +60,21 @@ class Stage:
         self.detector = detector
         self._before = Segments(TOPOLOGY), Boundaries(TOPOLOGY)
 
-    def found(self, batch: Batch) -> Iterator[dict[str, Any]]:
-        """The findings of a batch as dictionaries."""
+    def parts(self, batch: Batch) -> Iterator[Batch]:
+        """The boundary tests and findings of a batch."""
         now = Micros(0)
         where, judge = self._before
         judged = judge.process(where.process(batch, now).batch, now)
-        for part in (judged.batch, *judged.outputs.get(bus.BOUNDARY, ())):
-            for made in self.detector.process(part, now).outputs.get(bus.DETECTIONS, ()):
-                assert made.header.event_class is EventClass.DETECTOR
-                yield from made.frame.iter_rows(named=True)
+        tests = judged.outputs.get(bus.BOUNDARY, ())
+        yield from tests
+        for part in (judged.batch, *tests):
+            yield from self.detector.process(part, now).outputs.get(bus.DETECTIONS, ())
+
+    def found(self, batch: Batch) -> Iterator[dict[str, Any]]:
+        """The findings of a batch as dictionaries."""
+        for part in self.parts(batch):
+            if part.header.event_class is EventClass.DETECTOR:
+                yield from part.frame.iter_rows(named=True)
 
 
 def cut(batch: Batch, at: Sequence[int]) -> list[Batch]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processors.scans import KIND, ScanDetector
-from ringfence import scans
-from ringfence.batch import EventClass
+from processors.sigma import KIND as SIGMA
+from ringfence import bus, scans
+from ringfence.batch import EventClass, Micros
 from ringfence.component import BuildContext
+from ringfence.rulesets import BUNDLED, RuleFiles
 from tests import frames
 from tests.processors.network import DAY, HOUR, MIN, T0, TOPOLOGY, S, Stage, cut, flow, numbered
 
@@ -174,6 +177,23 @@ def test_what_ringfence_simulates_does_not_count() -> None:
     seen = list(stage.found(frames.batch(EventClass.BOUNDARY, numbered(rows[5:]))))
 
     assert (names(made), names(seen)) == ([], ["scan-horizontal"])
+
+
+def test_a_bundled_rule_makes_a_detection_of_a_scan() -> None:
+    context = BuildContext("sigma", TOPOLOGY, RuleFiles(sigma=[BUNDLED]).load(Path()))
+    judge = SIGMA.build(SIGMA.settings(), context)
+    batches = [
+        made
+        for part in Stage(detector()).parts(frames.batch(EventClass.FLOW, numbered(sweep(5, S))))
+        for made in judge.process(part, Micros(0)).outputs.get(bus.DETECTIONS, ())
+        if part.header.event_class is EventClass.DETECTOR
+    ]
+
+    (detection,) = batches[0].frame.to_dicts()
+    assert (detection["rule.name"], detection["ringfence.detection.level"]) == ("Scan of many hosts", "high")
+    assert detection["ringfence.detector.name"] == "scan-horizontal"
+    assert detection["ringfence.detector.evidence"].startswith("5 of 5 hosts and ports on users -> servers")
+    assert detection["source.segment.role"] == "users"
 
 
 HOSTS = [USER, "10.1.0.6", USER6]
