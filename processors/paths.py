@@ -32,7 +32,7 @@ from ringfence.topology import Topology
 
 LOGON_PORTS = {3: 445, 10: 3389}
 """Windows logon types that tell the service."""
-MAX_ASKED = 65_536
+MAX_ASKED = 1_024
 _TCP = 6
 _FLOW_COLUMNS = frozenset(
     {
@@ -54,7 +54,7 @@ class PathDetector:
         self._addresses = {
             name.lower(): asset.addresses[0] for name, asset in topology.assets.items() if len(asset.addresses) == 1
         }
-        self._asked: dict[tuple[str, str, int], str] = {}
+        self._asked: dict[tuple[int, int], bytes] = {}
         self._paths = Paths(self._ask, self._role)
 
     def process(self, batch: Batch, now: Micros) -> Processed:
@@ -159,28 +159,27 @@ class PathDetector:
 
     def _segment(self, host: str) -> str:
         """The name of the segment of an address; empty where several share it."""
-        address = addresses.parse(host)
-        if address is None:
-            return ""
+        address = _address_of(host)
         four = isinstance(address, int)
         codes = self._segments.codes4(np.array([address], np.uint32)) if four else self._segments.codes6([address])  # type: ignore[list-item]
         return self._segments.names[codes[0]] if codes[0] >= OUTSIDE_CODE else ""
 
     def _ask(self, source: str, destination: str, port: int) -> str | None:
-        known = self._asked.get((source, destination, port))
-        if known is None:
+        one, two = (self._codes.get(name, 0) for name in (source, destination))
+        if min(one, two) < OUTSIDE_CODE or AMBIGUOUS_CODE in (one, two) or one == two:
+            return None
+        answers = self._asked.get((one, port))
+        if answers is None:
             if len(self._asked) >= MAX_ASKED:
                 self._asked.clear()
-            known = self._asked[source, destination, port] = self._intent(source, destination, port)
-        return known or None
+            answers = self._asked[one, port] = self._answers(one, port)
+        return None if answers[two] == Allowed.ALLOW else INTENTS[answers[two]]
 
-    def _intent(self, source: str, destination: str, port: int) -> str:
-        codes = [self._codes.get(name, 0) for name in (source, destination)]
-        if min(codes) < OUTSIDE_CODE or AMBIGUOUS_CODE in codes or codes[0] == codes[1]:
-            return ""
-        one, two = (np.array([code], np.int32) for code in codes)
-        intent = int(self._intents.ask(one, two, np.array([_TCP], np.uint8), np.array([port], np.int32))[0])
-        return "" if intent == Allowed.ALLOW else INTENTS[intent]
+    def _answers(self, source: int, port: int) -> bytes:
+        """The intent from a segment to each other one by a port of TCP."""
+        every = np.arange(len(self._segments.names), dtype=np.int32)
+        protocol, ports = np.full(len(every), _TCP, np.uint8), np.full(len(every), port, np.int32)
+        return self._intents.ask(np.full_like(every, source), every, protocol, ports).tobytes()
 
     def _role(self, segment: str) -> str | None:
         declared = self._segments.segments[self._codes.get(segment, 0)]
@@ -191,12 +190,17 @@ class PathDetector:
         columns = dict(finding.columns)
         names = [columns.pop(f"{side}.segment") for side in ("source", "destination")]
         for side, name in zip(("source", "destination"), names, strict=True):
-            address = addresses.parse(columns.pop(f"{side}.host"))
+            address = _address_of(columns.pop(f"{side}.host"))
             columns[f"{side}.ip"] = address if isinstance(address, int) else None
             columns[f"{side}.ip6"] = address if isinstance(address, bytes) else None
             columns[f"{side}.segment.code"] = self._codes.get(name, 0)
         columns |= {"source.port": None, "ringfence.boundary.id": " -> ".join(names)}
         return finding._replace(columns=columns)
+
+
+def _address_of(host: str) -> int | bytes:
+    address = ipaddress.ip_address(host)
+    return int(address) if address.version == 4 else address.packed
 
 
 def _single(found: list[Finding]) -> list[Finding]:
