@@ -19,9 +19,9 @@ BURST = 10
 REARM_US = 3_600_000_000
 WARM_UP_US = 7 * DAY_US
 """An account is only learnt for so long after its first login."""
-MAX_ASKERS = 8_192
-MAX_NAMES = 64
-MAX_ACCOUNTS = 4_096
+MAX_ASKERS = 4_096
+MAX_NAMES = 32
+MAX_ACCOUNTS = 1_024
 MAX_ORIGINS = 64
 SERVICE_PREFIXES = ("svc-", "svc_", "srv-", "sa-")
 SUFFIXES = frozenset(

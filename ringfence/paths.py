@@ -19,9 +19,9 @@ import msgspec
 
 from ringfence.detectors import DAY_US, Bounds, Finding
 
-MAX_HOSTS = 4_096
+MAX_HOSTS = 2_048
 MAX_INBOUND = 64
-MAX_OUTBOUND = 16
+MAX_OUTBOUND = 8
 MAX_HOPS = 5
 MAX_VISITED = 16
 """Hosts before a new contact that are looked at, the nearest and latest first."""
