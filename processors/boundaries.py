@@ -107,7 +107,7 @@ class Boundaries:
         crossing = batch.frame.filter(pl.Series(crosses)) if not crosses.all() else batch.frame
         if not crossing.height:
             return Processed(batch)
-        replies = self._replies(crossing, batch.header.event_class)
+        replies = replies_of(crossing, batch.header.event_class, self._intents)
         outcome = read_outcome(crossing, replies)
         tested = outcome != NO_TEST
         if not tested.all():
@@ -115,7 +115,7 @@ class Boundaries:
             if not crossing.height:
                 return Processed(batch)
         forgotten = self._crossings.forgotten
-        frame = self._judge(crossing, replies.swapped, outcome, batch)
+        frame = self._judge(crossing, replies, outcome, batch)
         merged, forgotten = crossing.height - frame.height, self._crossings.forgotten - forgotten
         if not frame.height:
             return Processed(batch, merged=merged, forgotten=forgotten)
@@ -131,8 +131,8 @@ class Boundaries:
         """Go on with the crossings of a snapshot."""
         self._crossings.restore(state)
 
-    def _judge(self, crossing: pl.DataFrame, swapped: Mask, outcome: Outcomes, batch: Batch) -> pl.DataFrame:
-        columns = _oriented(crossing, swapped)
+    def _judge(self, crossing: pl.DataFrame, replies: Replies, outcome: Outcomes, batch: Batch) -> pl.DataFrame:
+        columns = oriented(crossing, replies.swapped)
         source, destination = columns.pop("source.code"), columns.pop("destination.code")
         protocol = _protocol(crossing, batch.header.event_class)
         port = _ports(columns.get("destination.port"), crossing.height)
@@ -148,10 +148,12 @@ class Boundaries:
         # two segments may share an address, so where it is ambiguous two records may tell of two crossings
         kind = np.where(_ambiguous(source, destination), -1, (outcome.astype(np.int64) << 8) | verdict)
         merged = self._merged(
-            crossing, columns, kind, (source, destination, protocol, port), _observers(crossing, swapped, batch.header)
+            crossing, columns, kind, (source, destination, protocol, port), _observers(crossing, replies.swapped, batch.header)
         )
         count = crossing.height
         columns.update({name: crossing[name] for name in _COPIED if name in crossing.columns})
+        if batch.header.event_class is EventClass.FLOW:
+            columns["ringfence.evidence.silent"] = _true_or_null((outcome == UNDECIDED) & silent(crossing, replies))
         columns.update(self._named(source, destination))
         columns.update(
             {
@@ -184,8 +186,8 @@ class Boundaries:
         source, destination, protocol, port = (part.astype(np.int64) for part in where)
         sport = _ports(ends.get("source.port"), crossing.height).astype(np.int64)
         key = mixed(
-            _address(ends, "source"),
-            _address(ends, "destination"),
+            address_numbers(ends, "source"),
+            address_numbers(ends, "destination"),
             (sport + 1) | (port + 1) << 20 | protocol << 40,
             source | destination << 16 | kind << 32 | _icmp_kind(crossing) << 44,
         )
@@ -216,37 +218,6 @@ class Boundaries:
         names = [self._intents.service(key >> 17, (key & 0x1FFFF) - 1) if key >= 0 else "unknown" for key in distinct.tolist()]
         return pl.Series(names, dtype=pl.String)[pl.Series(index.astype(np.uint32))]
 
-    def _replies(self, frame: pl.DataFrame, event_class: EventClass) -> Replies:
-        """Rows of one-way evidence that are the answer to a connection which the destination began."""
-        none = np.zeros(frame.height, np.bool_)
-        if event_class not in (EventClass.PF, EventClass.FLOW, EventClass.DNS):
-            return Replies(none, none)
-        protocol = _protocol(frame, event_class)
-        source, destination = (_ports(_get(frame, f"{side}.port"), frame.height) for side in ("source", "destination"))
-        if event_class is EventClass.DNS:
-            from_server = _is((source == _DNS_PORT) & (destination != _DNS_PORT))
-            return Replies(from_server, from_server)
-        flags = _flags(frame, "ringfence.tcp.source_flags")
-        tcp = protocol == _TCP
-        from_service, to_service = self._intents.is_service(protocol, source), self._intents.is_service(protocol, destination)
-        from_lower = (from_service == to_service) & (source < destination) & (source >= 0)
-        by_echo = _echo_reply(frame, protocol)
-        # a filter logs the first packet of a state, which of TCP is a SYN; the others are logged by `log (all)` of pf
-        later = tcp & ((flags & _SYN) == 0) & ((flags & (_ACK | _RST | _FIN)) != 0)
-        opened = _is((tcp & _opened(flags)) | by_echo)
-        filtered = Replies(_is(opened | (later & ((from_service & ~to_service) | from_lower))), opened)
-        if event_class is EventClass.PF:
-            return filtered
-        one_way = ~none if "destination.packets" not in frame.columns else frame["destination.packets"].is_null().to_numpy()
-        possible = one_way & np.isin(protocol, (_TCP, _UDP)) & ~(tcp & ((flags & (_SYN | _ACK)) == _SYN))
-        sure = _is((possible & from_service & ~to_service) | (one_way & by_echo))
-        flows = Replies(_is(sure | (possible & from_lower)), sure)
-        action = _get(frame, "ringfence.firewall.action")
-        if action is None:
-            return flows
-        decided = action.is_not_null().to_numpy()
-        return Replies(*(np.where(decided, of_filter, of_flow) for of_filter, of_flow in zip(filtered, flows, strict=True)))
-
 
 _BOUNDARY_ID = np.uint64(0xB0_0D_A2_7E_57_00_00_01)
 """Changes the stream half of the evidence's id into the id of the test made from it."""
@@ -255,7 +226,39 @@ _REPLY = np.uint64(40)
 """Tell records of one observer apart, by class and direction, above the 32 bits that `Crossings` leaves out."""
 
 
-def _oriented(frame: pl.DataFrame, swapped: Mask) -> dict[str, Any]:
+def replies_of(frame: pl.DataFrame, event_class: EventClass, intents: IntentTable) -> Replies:
+    """Rows of one-way evidence that are the answer to a connection which the destination began."""
+    none = np.zeros(frame.height, np.bool_)
+    if event_class not in (EventClass.PF, EventClass.FLOW, EventClass.DNS):
+        return Replies(none, none)
+    protocol = _protocol(frame, event_class)
+    source, destination = (_ports(_get(frame, f"{side}.port"), frame.height) for side in ("source", "destination"))
+    if event_class is EventClass.DNS:
+        from_server = _is((source == _DNS_PORT) & (destination != _DNS_PORT))
+        return Replies(from_server, from_server)
+    flags = _flags(frame, "ringfence.tcp.source_flags")
+    tcp = protocol == _TCP
+    from_service, to_service = intents.is_service(protocol, source), intents.is_service(protocol, destination)
+    from_lower = (from_service == to_service) & (source < destination) & (source >= 0)
+    by_echo = _echo_reply(frame, protocol)
+    # a filter logs the first packet of a state, which of TCP is a SYN; the others are logged by `log (all)` of pf
+    later = tcp & ((flags & _SYN) == 0) & ((flags & (_ACK | _RST | _FIN)) != 0)
+    opened = _is((tcp & _opened(flags)) | by_echo)
+    filtered = Replies(_is(opened | (later & ((from_service & ~to_service) | from_lower))), opened)
+    if event_class is EventClass.PF:
+        return filtered
+    one_way = ~none if "destination.packets" not in frame.columns else frame["destination.packets"].is_null().to_numpy()
+    possible = one_way & np.isin(protocol, (_TCP, _UDP)) & ~(tcp & ((flags & (_SYN | _ACK)) == _SYN))
+    sure = _is((possible & from_service & ~to_service) | (one_way & by_echo))
+    flows = Replies(_is(sure | (possible & from_lower)), sure)
+    action = _get(frame, "ringfence.firewall.action")
+    if action is None:
+        return flows
+    decided = action.is_not_null().to_numpy()
+    return Replies(*(np.where(decided, of_filter, of_flow) for of_filter, of_flow in zip(filtered, flows, strict=True)))
+
+
+def oriented(frame: pl.DataFrame, swapped: Mask) -> dict[str, Any]:
     """Both ends with the initiator as source; `source.code` and `destination.code` as numpy."""
     codes = [frame[f"{side}.segment.code"].to_numpy() for side in ("source", "destination")]
     columns: dict[str, Any] = {
@@ -276,7 +279,7 @@ def _ambiguous(source: npt.NDArray[Any], destination: npt.NDArray[Any]) -> Mask:
     return _is((source == AMBIGUOUS_CODE) | (destination == AMBIGUOUS_CODE))
 
 
-def _address(ends: Mapping[str, Any], side: str) -> npt.NDArray[Any]:
+def address_numbers(ends: Mapping[str, Any], side: str) -> npt.NDArray[Any]:
     """An address as a number: of IPv4 itself, of IPv6 a hash."""
     v4, v6 = ends.get(f"{side}.ip"), ends.get(f"{side}.ip6")
     if v6 is None or v6.null_count() == len(v6):
@@ -346,7 +349,8 @@ def _pf_outcome(frame: pl.DataFrame, replies: Replies) -> Outcomes:
     return outcome
 
 
-def _flow_outcome(frame: pl.DataFrame, replies: Replies) -> Outcomes:
+def flow_outcome(frame: pl.DataFrame, replies: Replies) -> Outcomes:
+    """What flows prove, as the head of this page says."""
     swapped = replies.swapped
     protocol = _protocol(frame, EventClass.FLOW)
     flags = _flags(frame, "ringfence.tcp.source_flags")
@@ -373,6 +377,25 @@ def _flow_outcome(frame: pl.DataFrame, replies: Replies) -> Outcomes:
         outcome[(action == "pass").fill_null(False).to_numpy()] = PASSED
         outcome[(action == "block").fill_null(False).to_numpy() & (~swapped | replies.sure)] = BLOCKED
     return outcome
+
+
+def silent(frame: pl.DataFrame, replies: Replies) -> Mask:
+    """Flows that nobody answered, or only with RST, as far as the record would have told of an answer.
+
+    A one-way record tells that of TCP only: an initiator that never sent more than SYN had no answer. Of a sampled flow
+    it tells nothing.
+    """
+    tcp = _protocol(frame, EventClass.FLOW) == _TCP
+    flags = _flags(frame, "ringfence.tcp.source_flags")
+    unanswered = tcp & ((flags & (_SYN | _ACK)) == _SYN) & ~replies.swapped
+    back, sampled = _get(frame, "destination.packets"), _get(frame, "ringfence.flow.sampling")
+    if sampled is not None:
+        unanswered &= sampled.is_null().to_numpy()
+    if back is None:
+        return _is(unanswered)
+    refused = tcp & _only_reset(_flags(frame, "ringfence.tcp.destination_flags"))
+    both_ways = back.is_not_null().to_numpy()
+    return _is(np.where(both_ways, (_filled(back, 0) == 0) | refused, unanswered))
 
 
 def _opened(flags: Flags) -> Mask:
@@ -408,7 +431,7 @@ def _answer_in(name: str, *means_nothing: str) -> Callable[[pl.DataFrame, Replie
 
 _OUTCOME_OF: Mapping[EventClass, Callable[[pl.DataFrame, Replies], Outcomes]] = {
     EventClass.PF: _pf_outcome,
-    EventClass.FLOW: _flow_outcome,
+    EventClass.FLOW: flow_outcome,
     EventClass.ALERT: _alert_outcome,
     EventClass.DNS: _answer_in("dns.response_code"),
     EventClass.HTTP: _answer_in("http.response.status_code"),
@@ -469,6 +492,10 @@ def _get(frame: pl.DataFrame, name: str) -> pl.Series | None:
 
 def _same(word: str, count: int) -> pl.Series:
     return pl.Series([word]).new_from_index(0, count)
+
+
+def _true_or_null(mask: Mask) -> pl.Series:
+    return pl.Series([None, True], dtype=pl.Boolean)[pl.Series(mask.astype(np.uint32))]
 
 
 def _words(words: tuple[str, ...], index: npt.NDArray[np.int8]) -> pl.Series:

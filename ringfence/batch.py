@@ -21,7 +21,7 @@ Micros = NewType("Micros", int)
 
 
 class EventClass(StrEnum):
-    """What a row is about; a Batch holds rows of one class. `boundary`, `detection` and `dead` are made inside."""
+    """What a row is about; a Batch holds rows of one class. `boundary`, `detector`, `detection` and `dead` are made inside."""
 
     PF = "pf"
     FLOW = "flow"
@@ -36,6 +36,7 @@ class EventClass(StrEnum):
     GENERIC = "generic"
     BOUNDARY = "boundary"
     DETECTION = "detection"
+    DETECTOR = "detector"
     DEAD = "dead"
 
 

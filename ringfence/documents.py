@@ -34,6 +34,7 @@ _INVISIBLE = re.compile("[\\x80-\\x9f\\u061c\\u200b-\\u200f\\u2028-\\u202e\\u206
 _CATEGORY: Mapping[EventClass, tuple[str, ...]] = {
     EventClass.ALERT: ("network", "intrusion_detection"),
     EventClass.DETECTION: ("intrusion_detection",),
+    EventClass.DETECTOR: ("intrusion_detection",),
     EventClass.AUTH: ("authentication",),
     EventClass.PROCESS: ("process",),
     EventClass.FILE: ("file", "network"),
@@ -59,6 +60,7 @@ _ADDRESS_PAIRS = (
 _DATASETS: Mapping[EventClass, str] = {
     EventClass.BOUNDARY: "ringfence.boundary",
     EventClass.DETECTION: "ringfence.detections",
+    EventClass.DETECTOR: "ringfence.detections",
     EventClass.DEAD: "ringfence.dead",
 }
 CHUNK_ROWS = 4_096

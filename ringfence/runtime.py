@@ -30,7 +30,7 @@ from ringfence.topology import Topology
 
 Stage = Literal["all", "collect", "process", "sink"]
 STAGES: tuple[Stage, ...] = ("all", "collect", "process", "sink")
-PROCESSORS = ("segments", "boundaries", "sigma", "yara")
+PROCESSORS = ("segments", "boundaries", "scans", "paths", "names", "sigma", "yara")
 ENRICHERS = ("segments", "labels")
 PROCESS_GROUP = "ringfence.process"
 SAME_SIGNAL_SECS = 1.0

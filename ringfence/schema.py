@@ -66,13 +66,14 @@ _ALERT, _AUTH, _PROCESS, _FILE, _GENERIC = (
     EventClass.FILE,
     EventClass.GENERIC,
 )
-_BOUNDARY, _DETECTION, _DEAD = EventClass.BOUNDARY, EventClass.DETECTION, EventClass.DEAD
+_BOUNDARY, _DETECTION, _DETECTOR, _DEAD = EventClass.BOUNDARY, EventClass.DETECTION, EventClass.DETECTOR, EventClass.DEAD
+_FOUND = frozenset({_DETECTION, _DETECTOR})
 
 _EVERY = frozenset(EventClass)
-_EVENTS = _EVERY - {_BOUNDARY, _DETECTION, _DEAD}
+_EVENTS = _EVERY - {_BOUNDARY, _DETECTION, _DETECTOR, _DEAD}
 _WIRE = frozenset({_PF, _FLOW, _DNS, _HTTP, _TLS, _SSH, _ALERT, _FILE})
 _EVE = frozenset({_FLOW, _DNS, _HTTP, _TLS, _SSH, _ALERT, _FILE})
-_ADDRESSED = _WIRE | {_AUTH, _GENERIC, _BOUNDARY, _DETECTION}
+_ADDRESSED = _WIRE | {_AUTH, _GENERIC, _BOUNDARY} | _FOUND
 _COUNTED = frozenset({_FLOW, _ALERT})
 _HOST = frozenset({_AUTH, _PROCESS, _GENERIC, _DNS})
 _SAID = frozenset({_AUTH, _DNS, _GENERIC})
@@ -137,7 +138,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "observer.name",
         _TEXT,
-        _EVENTS | {_BOUNDARY, _DETECTION},
+        _EVENTS | {_BOUNDARY} | _FOUND,
         "The sensor that saw it: exporter address, firewall, IDS or host.",
         eve="host",
         zeek="_system_name",
@@ -175,7 +176,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "network.iana_number",
         _U8,
-        _WIRE | {_BOUNDARY, _DETECTION},
+        _WIRE | {_BOUNDARY} | _FOUND,
         "IP protocol number; network.transport is its name.",
         eve="proto",
         render="code",
@@ -184,7 +185,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "network.protocol",
         _TEXT,
-        _EVE | {_BOUNDARY, _DETECTION},
+        _EVE | {_BOUNDARY} | _FOUND,
         "Application protocol as the sensor named it.",
         eve="app_proto",
         zeek="conn: service",
@@ -237,8 +238,8 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "event.start",
         _INT,
-        _COUNTED | {_DETECTION},
-        "First packet of the flow.",
+        _COUNTED | _FOUND,
+        "First packet of the flow; of a detector the first thing that it counted.",
         eve="flow.start",
         render="time",
         zeek="conn: ts",
@@ -246,8 +247,8 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "event.end",
         _INT,
-        _COUNTED | {_DETECTION},
-        "Last packet of the flow.",
+        _COUNTED | _FOUND,
+        "Last packet of the flow; of a detector the last thing that it counted.",
         eve="flow.end",
         render="time",
         zeek="conn: duration",
@@ -374,9 +375,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("ringfence.pf.truncated", _BOOL, _only(_PF), "The capture was cut before the transport header ended."),
     # application records of the IDS
-    Column(
-        "dns.question.name", _TEXT, _only(_DNS, _DETECTION), "Name that was asked for.", eve="dns.rrname", zeek="dns: query"
-    ),
+    Column("dns.question.name", _TEXT, _only(_DNS) | _FOUND, "Name that was asked for.", eve="dns.rrname", zeek="dns: query"),
     Column(
         "dns.question.type", _TEXT, _only(_DNS), "Record type that was asked for.", eve="dns.rrtype", zeek="dns: qtype_name"
     ),
@@ -567,7 +566,7 @@ COLUMNS: tuple[Column, ...] = (
         since="1.3",
     ),
     Column("host.hostname", _TEXT, _HOST, "Host that wrote the log line.", joined=_DNS_LATER),
-    Column("host.name", _TEXT, _ENDPOINT | {_DETECTION}, "Host on which it happened.", since="1.3"),
+    Column("host.name", _TEXT, _ENDPOINT | _FOUND, "Host on which it happened.", since="1.3"),
     Column(
         "source.domain",
         _TEXT,
@@ -600,7 +599,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "user.name",
         _TEXT,
-        _ENDPOINT | {_DETECTION},
+        _ENDPOINT | _FOUND,
         "Account concerned: who acts, or is logged in or refused; of a DNS query the TSIG key.",
         joined=((_GENERIC, "1.3"), *_WATCHED_13),
     ),
@@ -759,8 +758,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("winlog.provider_name", _TEXT, _ENDPOINT, "Program that wrote the Windows event.", since="1.3"),
     Column("winlog.record_id", _TEXT, _ENDPOINT, "Number of the event in its Windows event log.", since="1.3"),
     # boundary tests
-    Column("ringfence.boundary.id", _TEXT, _only(_BOUNDARY, _DETECTION), "from -> to, by segment names."),
-    Column("ringfence.boundary.intent", _TEXT, _only(_BOUNDARY, _DETECTION), "allow, deny or undeclared, for this service."),
+    Column("ringfence.boundary.id", _TEXT, _only(_BOUNDARY) | _FOUND, "from -> to, by segment names."),
+    Column("ringfence.boundary.intent", _TEXT, _only(_BOUNDARY) | _FOUND, "allow, deny or undeclared, for this service."),
     Column("ringfence.boundary.outcome", _TEXT, _only(_BOUNDARY, _DETECTION), "blocked, passed or unknown."),
     Column(
         "ringfence.boundary.verdict",
@@ -769,19 +768,24 @@ COLUMNS: tuple[Column, ...] = (
         "held, breached, permitted, overblocked, undeclared or unproven.",
     ),
     Column("ringfence.boundary.origin", _TEXT, _only(_BOUNDARY, _DETECTION), "observed in traffic or simulated by ringfence."),
+    Column("ringfence.boundary.service", _TEXT, _only(_BOUNDARY) | _FOUND, "Declared name of the service, else protocol/port."),
     Column(
-        "ringfence.boundary.service", _TEXT, _only(_BOUNDARY, _DETECTION), "Declared name of the service, else protocol/port."
+        "ringfence.evidence.silent",
+        _BOOL,
+        _only(_BOUNDARY),
+        "Of flows with an unknown outcome: no answer came, or only RST, though the record would have told of one.",
+        since="1.3",
     ),
-    Column("ringfence.evidence.class", _TEXT, _only(_BOUNDARY, _DETECTION), "Event class of the evidence."),
-    Column("ringfence.evidence.module", _TEXT, _only(_BOUNDARY, _DETECTION), "Kind of sensor that gave the evidence."),
+    Column("ringfence.evidence.class", _TEXT, _only(_BOUNDARY) | _FOUND, "Event class of the evidence."),
+    Column("ringfence.evidence.module", _TEXT, _only(_BOUNDARY) | _FOUND, "Kind of sensor that gave the evidence."),
     Column(
         "ringfence.evidence.source",
         _U64,
-        _only(_BOUNDARY, _DETECTION),
+        _only(_BOUNDARY) | _FOUND,
         "Upper half of the evidence's event.id.",
         render="event_id",
     ),
-    Column("ringfence.evidence.position", _U64, _only(_BOUNDARY, _DETECTION), "Lower half of it.", render="hidden"),
+    Column("ringfence.evidence.position", _U64, _only(_BOUNDARY) | _FOUND, "Lower half of it.", render="hidden"),
     *(
         Column(f"{side}.segment.{part}", _TEXT, _ADDRESSED, f"{meaning} of the {side}'s segment.")
         for side in ("source", "destination")
@@ -797,7 +801,28 @@ COLUMNS: tuple[Column, ...] = (
         )
         for side in ("source", "destination")
     ),
-    # detections
+    # what detectors found, and detections
+    Column("ringfence.detector.name", _TEXT, _FOUND, "What was found: scan-horizontal, path-violates-intent, ...", since="1.3"),
+    Column(
+        "ringfence.detector.score",
+        _INT,
+        _FOUND,
+        "How strong it is, higher is worse; what it counts depends on the detector.",
+        since="1.3",
+    ),
+    Column("ringfence.detector.evidence", _TEXT, _FOUND, "Why, in words: counts, or the path.", since="1.3"),
+    Column(
+        "ringfence.detector.distinct", _INT, _FOUND, "Distinct hosts with ports, names or hops that were counted.", since="1.3"
+    ),
+    Column("ringfence.detector.missed", _INT, _FOUND, "How many of them were blocked, refused or not answered.", since="1.3"),
+    Column(
+        "ringfence.detector.ids",
+        _TEXT,
+        _FOUND,
+        "Ids of events that it counted, at most 16, with the last.",
+        since="1.3",
+        render="list",
+    ),
     Column("ringfence.detection.kind", _TEXT, _only(_DETECTION), "What found it: sigma, correlation or yara.", since="1.3"),
     Column("ringfence.detection.level", _TEXT, _only(_DETECTION), "informational, low, medium, high or critical.", since="1.3"),
     Column(

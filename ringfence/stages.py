@@ -36,6 +36,8 @@ DECODER_STATE = "decoder"
 SINK_STATE = "sink"
 PROCESSOR_STATE = "processor"
 TOPICS_STATE = f"{LEDGER_STATE}/topics"
+MAX_STATE_BYTES = 512 * 1024
+"""Of one value of a processor's state: brokers of Kafka refuse more than 1 MiB unless told otherwise."""
 MAX_STEP_RECORDS = 64
 MAX_STEP_BYTES = 8 * 1024 * 1024
 IDLE_SECS = 0.5
@@ -69,6 +71,21 @@ class Stopping:
 def state_key(component: str, instance: str) -> str:
     """Where one of several processes of a stage keeps a component's state; `instance` is empty where there is only one."""
     return f"{component}@{instance}" if instance else component
+
+
+def pieces(key: str, state: bytes) -> dict[str, bytes]:
+    """A state as values of MAX_STATE_BYTES, under the key and, with a number after it, further ones; a shorter one is the last."""
+    starts = range(0, len(state) + 1, MAX_STATE_BYTES)
+    parts = [state[start : start + MAX_STATE_BYTES] for start in starts]
+    return {f"{key}/{number}" if number else key: part for number, part in enumerate(parts)}
+
+
+def joined(key: str, stored: Mapping[str, bytes]) -> bytes:
+    """The state that was stored in pieces."""
+    parts = [stored[key]]
+    while len(parts[-1]) == MAX_STATE_BYTES and (part := stored.get(f"{key}/{len(parts)}")) is not None:
+        parts.append(part)
+    return b"".join(parts)
 
 
 class CollectStage:
@@ -352,6 +369,7 @@ class ProcessStage(_ReadingStage):
         self._build = processors
         self._processors: Sequence[Processor] = ()
         self._learnt: dict[str, bytes] = {}
+        self._stored: dict[str, bytes] = {}
 
     def reload(self) -> None:
         """Use new processors from the next step on (after a topology was reloaded)."""
@@ -362,7 +380,7 @@ class ProcessStage(_ReadingStage):
         self._processors = self._build()
         for key, processor in self._resumable():
             if key in state:
-                processor.restore(state[key])
+                processor.restore(joined(key, state))
 
     def _resumable(self) -> Iterator[tuple[str, Resumable]]:
         for number, processor in enumerate(self._processors):
@@ -375,13 +393,17 @@ class ProcessStage(_ReadingStage):
     def _news(self) -> dict[str, bytes]:
         """What processors learnt, where it differs from what is stored."""
         known = self._snapshots()
-        news = {key: learnt for key, learnt in known.items() if self._learnt.get(key) != learnt}
+        changed = {key: learnt for key, learnt in known.items() if self._learnt.get(key) != learnt}
+        parts = {name: part for key, learnt in changed.items() for name, part in pieces(key, learnt).items()}
+        news = {name: part for name, part in parts.items() if self._stored.get(name) != part}
         self._learnt = known
+        self._stored |= news
         return news
 
     async def _work(self, state: Mapping[str, bytes], ended: asyncio.Event) -> None:
         self._renew(state)
         self._learnt = self._snapshots()
+        self._stored = {name: part for name, part in state.items() if name.startswith(PROCESSOR_STATE)}
         reading = _Reading.restored(state, self.instance)
         while (records := await self._records(ended)) is not None:
             started = self._clock.monotonic()
@@ -565,7 +587,7 @@ class SinkStage(_ReadingStage):
         return batches, unreadable
 
     def _enriched(self, batch: Batch) -> Batch:
-        if batch.header.event_class in (EventClass.BOUNDARY, EventClass.DETECTION):
+        if batch.header.event_class in (EventClass.BOUNDARY, EventClass.DETECTION, EventClass.DETECTOR):
             return batch  # they have the names of segments already
         for processor in self._enrich:
             batch = processor.process(batch, Micros(batch.header.time_max_us)).batch

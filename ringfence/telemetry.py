@@ -37,6 +37,12 @@ MERGED = Counter(
 FORGOTTEN = Counter(
     "ringfence_crossings_forgotten", "Crossings forgotten while other observers might still report them.", registry=REGISTRY
 )
+DETECTOR_BOUNDS = Counter(
+    "ringfence_detector_bounds",
+    "Things that a detector forgot or left out because a bound of its memory was reached.",
+    ["detector", "bound"],
+    registry=REGISTRY,
+)
 YARA_COUNTS = Counter("ringfence_yara", "What happened as YARA rules were looked for, by what.", ["what"], registry=REGISTRY)
 YARA_SUSPENDED = Gauge("ringfence_yara_rules_suspended", "YARA rules that took too long and are suspended.", registry=REGISTRY)
 RULES_SUSPENDED = Counter(

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from collectors.suricata import SuricataDecoder
 from processors.boundaries import Boundaries
 from processors.segments import Segments
-from ringfence import bus, codec, ledger, topology
+from ringfence import bus, codec, ledger, stages, topology
 from ringfence.batch import Batch, Decoded, Frames, Micros, Problem, ProblemCode, Record, Step
 from ringfence.batching import Batching
 from ringfence.bus import BusSettings, open_bus
@@ -396,3 +398,17 @@ def test_a_new_topology_does_not_forget_what_was_reported(tmp_path: Path) -> Non
 
     assert stage._processors[1] is not boundaries
     assert stage._processors[1].snapshot() == bytes(range(16))  # type: ignore[attr-defined]
+
+
+@given(st.lists(st.binary(max_size=13), min_size=1, max_size=5))
+def test_a_state_that_is_stored_in_pieces_comes_back_whole(states: list[bytes]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "MAX_STATE_BYTES", 4)
+        stored: dict[str, bytes] = {}
+        for state in states:
+            parts = stages.pieces("processor/1", state)
+            stored |= {name: part for name, part in parts.items() if stored.get(name) != part}
+
+            assert max(map(len, parts.values())) <= 4
+            assert stages.joined("processor/1", stored) == state
+            assert stages.joined("processor/1", {"processor/1": state}) == state

@@ -27,7 +27,7 @@ ACTIONS = "ringfence.actions.v1"
 DEAD = "ringfence.dead.v1"
 OWN_PREFIX = "ringfence"
 TOPICS = (EVENTS, BOUNDARY, DETECTIONS, ALERTS, ACTIONS, DEAD)
-"""What records travel on; `v1` is the major version of the schema."""
+"""What records travel on; `v1` is the major version of the schema. Detections are beside what detectors found, of class detector."""
 
 STATE = "ringfence.state.v1"
 """Internal to the Kafka engine: compacted, keyed `<group>/<component>`. The other engines keep state beside the records."""
