@@ -10,14 +10,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
+import heapq
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import Any
 
 from rich.console import Console
@@ -41,6 +45,9 @@ from ringfence.telemetry import printable
 from ringfence.topology import Topology
 
 SUMMARY_FILE = "summary.json"
+DETECTIONS_FILE = "detections.jsonl"
+SORTED_BYTES = 64 << 20
+"""Sorted in memory at once."""
 BUS_FOLDER = ".bus"
 FILES = ("events", "boundary", "detections", "dead")
 SLOWEST, FASTEST = 0.001, 1_000_000
@@ -140,6 +147,7 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"this speed could not be kept: the replay ended {pace.late_secs:.1f} s late\n")
     if was_stopped:
         raise Retryable("stopped before the end; the same command goes on from here")
+    _put_in_order(out / DETECTIONS_FILE)
     summary, matrix = asyncio.run(_summary(config, inputs))
     text = json.dumps(summary, indent=2) + "\n"
     (out / SUMMARY_FILE).write_text(text)
@@ -150,6 +158,28 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(summary, matrix, loaded, out)
     return ExitCode.OK
+
+
+def _put_in_order(path: Path) -> None:
+    """Sort the lines of a file, so by time first: how batches were cut, which an interruption changes, must not show.
+
+    The length stays, so a replay that is killed behind this goes on as if it had been killed before.
+    """
+    if not path.exists():
+        return
+    with ExitStack() as stack:
+        source = stack.enter_context(path.open("rb"))
+        runs = []
+        while lines := source.readlines(SORTED_BYTES):
+            run = stack.enter_context(TemporaryFile(dir=path.parent))
+            run.writelines(sorted(lines))
+            run.seek(0)
+            runs.append(run)
+        target = stack.enter_context(NamedTemporaryFile(dir=path.parent, delete=False))
+        target.writelines(heapq.merge(*runs))
+        target.flush()
+        os.fsync(target.fileno())
+        Path(target.name).replace(path)
 
 
 async def _run(config: Config, options: Options, clock: Clock) -> bool:

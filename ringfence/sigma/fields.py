@@ -12,11 +12,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+import msgspec
 import polars as pl
 
 from ringfence import addresses, documents
 from ringfence.batch import Batch, EventClass
+from ringfence.jsonlines import REFUSALS
 from ringfence.projection import zeek_columns
 from ringfence.schema import BY_NAME, COLUMNS, frame_schema
 from ringfence.sigma.rules import LogSource, Rule, Unsupported
@@ -91,7 +94,8 @@ def route_of(source: LogSource) -> Route:
 def table_of(batch: Batch, coded: Mapping[str, Coded] | None = None) -> Table:
     """The columns of a batch as rules see them: addresses, times and protocols as text. `coded` are columns beside it."""
     frame = batch.frame
-    return Table(frame.height, lambda name: _column(frame, name), coded or {}, lambda name: _ipv4(frame, name))
+    members = _Members(frame)
+    return Table(frame.height, lambda name: _column(frame, members, name), coded or {}, lambda name: _ipv4(frame, name))
 
 
 def is_text(name: str) -> bool:
@@ -107,15 +111,43 @@ _WORDS = frozenset(
 )
 
 
-def _column(frame: pl.DataFrame, name: str) -> pl.Series | None:
+class _Members:
+    """Members of the JSON objects in columns; each object is decoded once."""
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self._frame = frame
+        self._decoded: dict[str, list[Any]] = {}
+
+    def of(self, column: str, name: str) -> pl.Series | None:
+        """One member as text: null where there is none."""
+        if column not in self._frame.columns or self._frame[column].null_count() == self._frame.height:
+            return None
+        if column not in self._decoded:
+            self._decoded[column] = list(map(_object, self._frame[column].to_list()))
+        values = (found and found.get(name) for found in self._decoded[column])
+        return pl.Series([value if type(value) is str else _json_text(value) for value in values], dtype=pl.String)
+
+
+def _object(text: str | bytes | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        found = msgspec.json.decode(text.decode(errors="replace") if isinstance(text, bytes) else text)
+    except REFUSALS:
+        return None
+    return found if isinstance(found, dict) and found else None
+
+
+def _json_text(value: Any) -> str | None:
+    return None if value is None else msgspec.json.encode(value).decode()
+
+
+def _column(frame: pl.DataFrame, members: _Members, name: str) -> pl.Series | None:
     if name == WHOLE:
         return _whole(frame)
     column, mark, member = name.partition(JSON_MARK)
     if mark:
-        if column not in frame.columns:
-            return None
-        text = _lossy(frame[column]) if frame[column].dtype == pl.Binary() else frame[column]
-        return text.str.json_path_match(f"$['{member}']")
+        return members.of(column, member)
     if name == "network.transport":
         return documents.transport(frame["network.iana_number"]) if "network.iana_number" in frame.columns else None
     declared = BY_NAME.get(name)

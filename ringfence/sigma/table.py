@@ -117,7 +117,7 @@ class Table:
     def joined(self, field: str) -> Joined | None:
         """What a scan for literals reads."""
         text = self.text(field)
-        if text is None or not self.height:
+        if text is None or text.null_count() == self.height:
             return None
         if text.dtype == pl.String:
             return _ascii(text) or _joined(self.folded(field), None)
