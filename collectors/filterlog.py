@@ -41,10 +41,11 @@ from collectors.syslog_settings import SyslogConfig, claims_of, shell_of
 from ringfence.addresses import AddressCache
 from ringfence.batch import Decoded, EventClass, Frames, ProblemCode
 from ringfence.component import BuildContext, Collector, Format, Status
-from ringfence.schema import build_frame
+from ringfence.schema import build_frame, together
 from ringfence.timestamps import ARRIVAL, DAY_US, WHY_NO_TIME, DayTables, TimeTable
 
 MAX_REMEMBERED = 65_536
+RUN_LINES = 4096  # their fields as Python objects stay in the cache until they are columns
 MAX_FIELDS = 32  # more than any that is read
 NO_SUBRULE_FREEBSD_10 = 16_777_216
 
@@ -54,6 +55,12 @@ _EXTENSIONS = frozenset({0, 43, 44, 60})
 _FLAGS = {"F": 1, "S": 2, "R": 4, "P": 8, "A": 16, "U": 32, "E": 64, "C": 128, "W": 128}
 _COUNT = re.compile(r"[1-9]\d{0,7} (?=<)", re.ASCII)  # octet count of RFC 6587
 _BARE = re.compile(r"(?a:\d{0,10}),(?a:\d{0,10}),[^,]{0,64},[^,]{0,64},[^,]{0,64},")
+_USUAL = re.compile(
+    r"(?:<(?:19[01]|1[0-8][0-9]|[1-9]?[0-9])>)?([A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) (?:([^\s\[]{0,254}[^\s\[:]) )?"
+    r"filterlog(?:\[[^\s\]]{1,128}\])?: (.*)",
+    re.ASCII | re.DOTALL,
+)
+"""What `read_message` reads most often, in one step: a header of RFC 3164, with a hostname or without."""
 _DIRECTIONS = {"in": "in", "out": "out", "in/out": "unknown(0)"}
 _TYPES = {
     _ICMP: {
@@ -121,6 +128,16 @@ def _head(fields: tuple[str, ...]) -> tuple[Any, ...]:
         None if label is None else _number(label, NO_RULE), (interface or None) if way == "in" else None,
         (interface or None) if way == "out" else None, _name(reason, SHARED_REASONS), _name(action, SHARED_ACTIONS), way,
     )  # fmt: skip
+
+
+class _Heads(dict[tuple[str, ...], tuple[Any, ...]]):
+    """What `_head` made of the first eight fields that were seen: a rule logs the same ones again and again."""
+
+    def __missing__(self, fields: tuple[str, ...]) -> tuple[Any, ...]:
+        if len(self) >= MAX_REMEMBERED:
+            self.clear()
+        value = self[fields] = _head(fields)
+        return value
 
 
 class _Numbers(dict[str, int | None]):
@@ -230,21 +247,26 @@ class FilterlogDecoder:
         self._addresses = AddressCache()
         self._continuations = Continuations()
         self._packets = _Packets()
+        self._heads = _Heads()
 
     def feed(self, frames: Frames) -> Decoded:
         """Decode every line; each is one row, one Problem, blank, or of another program."""
         lines = Lines(frames, self._continuations.of(frames))
         arrived = frames.received_us.tolist()
-        rows: list[int] = []
-        found: list[tuple[int, str | None, list[str]]] = []
-        for row, text in enumerate(lines.texts):
-            record = None if text is None else self._record(lines, row, text, arrived[row])
-            if record is not None:
-                rows.append(row)
-                found.append(record)
-        tables = {EventClass.PF: self._table(lines, rows, found)} if rows else {}
+        tables: list[pl.DataFrame] = []
+        for start in range(0, len(lines.texts), RUN_LINES):
+            rows: list[int] = []
+            found: list[tuple[int, str | None, list[str]]] = []
+            for row, text in enumerate(lines.texts[start : start + RUN_LINES], start):
+                record = None if text is None else self._record(lines, row, text, arrived[row])
+                if record is not None:
+                    rows.append(row)
+                    found.append(record)
+            if rows:
+                tables.append(self._table(lines, rows, found))
         problems = sorted(lines.problems, key=lambda problem: problem.row or 0)
-        return Decoded(tables, len(rows), problems, lines.filtered)
+        taken = sum(table.height for table in tables)
+        return Decoded({EventClass.PF: together(tables)} if tables else {}, taken, problems, lines.filtered)
 
     def _record(self, lines: Lines, row: int, text: str, arrived: int) -> tuple[int, str | None, list[str]] | None:
         """Time, hostname and fields of a line; None when it was accounted for otherwise."""
@@ -254,7 +276,10 @@ class FilterlogDecoder:
         time: str | None = None
         host: str | None = None
         values = text
-        if _BARE.match(text) is None:
+        usual = _USUAL.match(text)
+        if usual is not None:
+            time, host, values = usual.groups()
+        elif _BARE.match(text) is None:
             if not text[0].isalpha():
                 counted = _COUNT.match(text)
                 if counted and not _is_whole(lines, row, counted):
@@ -287,7 +312,7 @@ class FilterlogDecoder:
         source, sport, destination, dport, length, rest = zip(*map(self._packets.read, fields), strict=True)
         columns: dict[str, Any] = {
             **lines.columns(rows, self._observer, self._keep_original),
-            **spread(EventClass.PF, _HEAD_COLUMNS, heads, _head),
+            **spread(EventClass.PF, _HEAD_COLUMNS, heads, self._heads.__getitem__),
             **spread(EventClass.PF, _REST_COLUMNS, rest, tuple),
             "@timestamp": np.array(micros, np.int64),
             **self._end("source", source, sport),

@@ -132,7 +132,8 @@ class Lines:
         self.problems: list[Problem] = []
         self.filtered: dict[str, int] = {}
         bounds = frames.offsets.tolist()
-        if frames.data.isascii():
+        self._is_ascii = frames.data.isascii()
+        if self._is_ascii:
             whole = frames.data.decode("ascii")
             self.texts: list[str | None] = [whole[a:b].rstrip("\r\n") for a, b in pairwise(bounds)]
         else:
@@ -170,9 +171,13 @@ class Lines:
             "ringfence.evidence.lossy": pl.Series(lossy[source]),
         }
         if keep_original:
-            originals = [frames.frame(row).rstrip(b"\r\n") for row in rows]
-            columns["event.original"] = pl.Series(originals, dtype=pl.Binary)
+            columns["event.original"] = self._originals(rows)
         return columns
+
+    def _originals(self, rows: Sequence[int]) -> pl.Series:
+        if self._is_ascii:
+            return pl.Series([self.texts[row] for row in rows], dtype=pl.String).cast(pl.Binary)
+        return pl.Series([self.frames.frame(row).rstrip(b"\r\n") for row in rows], dtype=pl.Binary)
 
 
 def spread(

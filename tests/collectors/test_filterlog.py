@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from collectors import syslog_message
-from collectors.filterlog import KIND, FilterlogConfig, FilterlogDecoder, _packet, _Packets, recognise
+from collectors.filterlog import _BARE, _USUAL, KIND, RUN_LINES, FilterlogConfig, FilterlogDecoder, _packet, _Packets, recognise
 from collectors.lines import MAX_LINE_BYTES
 from collectors.rfc6587 import SyslogFramer
+from collectors.syslog_message import read_message
 from ringfence.batch import Decoded, EventClass, Frames, ProblemCode, Source, frames_of
 
 SOURCE = Source("filter.log", 0xFEED)
@@ -342,3 +343,28 @@ def test_the_collector_takes_the_settings_of_syslog() -> None:
     assert KIND.resources(listening) == ["udp 127.0.0.1:5514"]
     with pytest.raises(ValidationError):
         FilterlogConfig.model_validate({"listen": "udp://127.0.0.1:5514", "path": "/tmp/x"})
+
+
+_PIECES = st.sampled_from(
+    ["<134>", "<200>", "<1>", "Nov 25 07:44:23 ", "Nov  5 07:44:23 ", "2026-11-25T07:44:23Z ", "1 ", "fw1 ", "fw1: ", "a[1] ", "filterlog",
+     "filterlog: ", "filterlog[3542]: ", "filterlog[]: ", "other: ", "5,,,0,igb0,match,block,in,4", " ", "\n", "é "]
+)  # fmt: skip
+
+
+@given(st.lists(_PIECES, max_size=7).map("".join))
+def test_the_usual_header_is_read_as_any_header_is(text: str) -> None:
+    usual = _USUAL.match(text)
+
+    if usual is not None:
+        message = read_message(text)
+        assert message is not None
+        time, host, values = usual.groups()
+        assert (message[1], message[2], message[3], message[7]) == (time, host, "filterlog", values)
+        assert _BARE.match(text) is None
+
+
+def test_a_block_of_more_lines_than_are_read_at_once_keeps_their_order() -> None:
+    count = RUN_LINES + 3
+    decoded = decode([V4.format(17, "udp") + f"{port},53,40" for port in range(count)])
+
+    assert decoded.rows[EventClass.PF]["source.port"].to_list() == list(range(count))
