@@ -52,8 +52,8 @@ golden: $(STAMP) ## write the expected files of the golden cases anew; review th
 docs: $(STAMP) ## write the generated parts of the docs anew
 	$(BIN)/python -m ringfence.reference
 
-bench: $(STAMP) ## events per CPU-second and peak memory, as ratios against the per-event reference chain
-	$(BIN)/python -m bench
+bench: $(STAMP) ## events per CPU-second and peak memory, as ratios against other code; SIGMA_RULES=DIR (SigmaHQ) for rules and Tenzir
+	$(BIN)/python -m bench $(if $(SIGMA_RULES),--sigma-rules $(SIGMA_RULES))
 
 fuzz: $(FUZZ_STAMP) ## fuzz every decoder, FUZZ_RUNS inputs or FUZZ_SECONDS each; FORMATS="eve pflog" for some
 	$(BIN)/python -m tests.fuzz --runs $(FUZZ_RUNS) --seconds $(FUZZ_SECONDS) $(if $(FORMATS),--formats $(FORMATS))

@@ -1,4 +1,4 @@
-"""`python -m bench [--quick] [--json FILE]`: one table of rates and memory. See docs/reference/performance.md.
+"""`python -m bench [--quick] [--sigma-rules DIR] [--json FILE]`: one table of rates and memory. See docs/reference/performance.md.
 
 Every measurement runs in a process of its own, pinned to one core, with one polars thread; CPU time is counted, so that a
 busy machine disturbs little. This process imports nothing heavy: on Linux a child starts with the peak memory of its parent.
@@ -15,9 +15,10 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from bench import tenzir
 
 RUNS, QUICK_RUNS = 5, 2
 MB_LIMIT = 400
@@ -83,10 +84,20 @@ PLAN: tuple[tuple[str, str | None, Target], ...] = (
     ("correlation event_count, Zipf", None, Target()),
     ("correlation value_count", None, Target(500_000)),
     ("correlation value_count, Zipf", None, Target()),
+    ("sigma, bundled on flows", None, Target(3_300_000)),
+    ("sigma, bundled on boundary tests", None, Target(3_300_000)),
+    ("sigma, bundled on a mixed stream", None, Target(100_000, peak_mb=512)),
+    ("sigma, SigmaHQ on a mixed stream", None, Target()),
+    ("sigma, 100 rules", "per event: sigma, 100 rules", Target(90_000)),
+    ("sigma, 100 rules", "Tenzir: sigma, 100 rules", Target(ratio=30)),
+    ("sigma, 1,000 rules", "per event: sigma, 1,000 rules", Target(50_000)),
+    ("sigma, 1,000 rules", "Tenzir: sigma, 1,000 rules", Target(ratio=60)),
 )
 """What is measured, the per-event code that it is compared with, and what it should reach."""
-ONE_RUN = frozenset({"eve worker"})
-NEEDS = {"syslog decode": "collectors.syslog"}
+ONE_RUN = frozenset(
+    {"eve worker", *(f"{who}: sigma, {count} rules" for who in ("per event", "Tenzir") for count in ("100", "1,000"))}
+)
+OF_SIGMAHQ = ("sigma, SigmaHQ", "sigma, 100 rules", "sigma, 1,000 rules")
 
 
 class Failed(Exception):
@@ -98,10 +109,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench", description="Events per CPU-second of one core, and peak memory.")
     parser.add_argument("--quick", action="store_true", help="small corpora and two runs: shows that it works, not how fast")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write every reading to this file too")
+    parser.add_argument(
+        "--sigma-rules", metavar="DIR", help="SigmaHQ's rules; without them what is measured with them is left out"
+    )
     options = parser.parse_args(arguments)
+    if options.sigma_rules and not any(Path(options.sigma_rules).glob("**/rules/windows/process_creation/*.yml")):
+        parser.error(f"{options.sigma_rules} has no folder rules/windows/process_creation as SigmaHQ's has")
     with tempfile.TemporaryDirectory(prefix="ringfence-bench-") as folder:
-        _python("bench.write", folder, *(["--quick"] if options.quick else []))
-        rows, readings, failures = _measure(folder, options.quick)
+        _python("bench.write", folder, options.sigma_rules or "", *(["--quick"] if options.quick else []))
+        rows, readings, failures = _measure(folder, options.quick, bool(options.sigma_rules))
     print(_table(rows), _conditions(), sep="\n\n")
     print(*failures, sep="\n", end="\n" if failures else "")
     if options.json:
@@ -109,14 +125,13 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if failures else 0
 
 
-def _measure(folder: str, is_quick: bool) -> tuple[list[list[str]], dict[str, Any], list[str]]:
+def _measure(folder: str, is_quick: bool, has_rules: bool) -> tuple[list[list[str]], dict[str, Any], list[str]]:
     rows: list[list[str]] = []
     readings: dict[str, Any] = {}
     failures: list[str] = []
     for name, compared, target in PLAN:
-        needed = NEEDS.get(name)
-        if needed and find_spec(needed) is None:
-            rows.append([name, f"skipped: no {needed}", *[""] * 7])
+        if lack := _lack(name, compared, has_rules):
+            rows.append([_title(name, compared), f"skipped: {lack}", *[""] * 7])
             continue
         try:
             for each in filter(None, (name, compared)):
@@ -127,8 +142,20 @@ def _measure(folder: str, is_quick: bool) -> tuple[list[list[str]], dict[str, An
         except Failed as error:
             failures.append(f"{name} failed: {error}")
             continue
-        rows.append(_row(name, readings[name], readings[compared] if compared else None, target))
+        rows.append(_row(_title(name, compared), readings[name], readings[compared] if compared else None, target))
     return rows, readings, failures
+
+
+def _lack(name: str, compared: str | None, has_rules: bool) -> str:
+    """What is missing to measure it; empty when nothing is."""
+    if name.startswith(OF_SIGMAHQ) and not has_rules:
+        return "no --sigma-rules (make bench SIGMA_RULES=DIR)"
+    return tenzir.lacks() if compared and compared.startswith("Tenzir") else ""
+
+
+def _title(name: str, compared: str | None) -> str:
+    who = (compared or "").partition(":")[0]
+    return name if who in ("", "per event") else f"{name}, beside {who}"
 
 
 def _gauge(name: str, folder: str, is_quick: bool) -> dict[str, Any]:
@@ -146,9 +173,10 @@ def _python(module: str, *arguments: str) -> str:
 
 
 def _compare_counts(name: str, readings: dict[str, Any], compared: str | None) -> None:
-    """Both chains must have come to the same verdicts."""
+    """Both chains must have come to the same verdicts, or hits of each rule."""
     if compared and readings[name]["counts"] != readings[compared]["counts"]:
-        raise Failed(f"verdicts are {readings[name]['counts']}, the per-event code has {readings[compared]['counts']}")
+        ours, theirs = ({*readings[which]["counts"].items()} for which in (name, compared))
+        raise Failed(f"counted {dict(ours - theirs)}, but by '{compared}' {dict(theirs - ours)}")
 
 
 def _row(name: str, reading: dict[str, Any], reference: dict[str, Any] | None, target: Target) -> list[str]:
@@ -169,7 +197,7 @@ def _conditions() -> str:
     return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {libraries}"
 
 
-_HEADINGS = ["measurement", "events/CPU-s", "spread", "peak RSS", "growth", "per event", "ratio", "target", "met"]
+_HEADINGS = ["measurement", "events/CPU-s", "spread", "peak RSS", "growth", "other", "ratio", "target", "met"]
 
 
 def _table(rows: list[list[str]]) -> str:

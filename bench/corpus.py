@@ -64,10 +64,11 @@ class Sizes:
     syslog: int = 50_000
     logs: int = 30_000
     beats: int = 20_000
+    processes: int = 40_000
 
 
 FULL = Sizes()
-QUICK = Sizes(10_000, 60_000, 50_000, 10_000, 6_000, 4_000)
+QUICK = Sizes(10_000, 60_000, 50_000, 10_000, 6_000, 4_000, 4_000)
 
 
 def topology() -> str:

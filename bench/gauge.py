@@ -10,9 +10,8 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from time import process_time
 
-from bench.measurements import MEASUREMENTS
+from bench.measurements import MEASUREMENTS, clock_of
 
 
 @dataclass(frozen=True)
@@ -31,15 +30,16 @@ def gauge(name: str, folder: Path, runs: int) -> Reading:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     work = MEASUREMENTS[name](folder)
+    clock = clock_of(work)
     gc.collect()
     gc.freeze()  # as the runtime does: ringfence/runtime.py, _tune_collector
     gc.set_threshold(100_000, 50, 100)
     before_mb = _resident_mb()
     rates = []
     for turn in range(runs + 1):
-        started = process_time()
+        started = clock()
         events, counts = work()
-        secs = process_time() - started
+        secs = clock() - started
         if turn or not runs:
             rates.append(events / secs)
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)

@@ -8,13 +8,15 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from time import process_time
 
 import numpy as np
 import polars as pl
 import yara
 
-from bench import reference
+from bench import reference, sigma
 from bench.columnar import COLLECTOR, IDENTITY, Chain, Feed, byte_blocks, line_blocks
+from bench.tenzir import Tenzir
 from collectors.netflow import RECEIVE_BUFFER_BYTES
 from collectors.pcap import FILE_HEADER_BYTES, PcapFramer
 from collectors.tail import CHUNK_BYTES
@@ -354,6 +356,15 @@ def _correlate(kind: str, condition: str, is_skewed: bool, folder: Path) -> Work
     return work
 
 
+def _tenzir(count: int, folder: Path) -> Work:
+    return Tenzir(folder / f"sigma-{count}", folder / f"processes-{count}.json")
+
+
+def clock_of(work: Work) -> Callable[[], float]:
+    """CPU seconds: of this process, or what other software says of its own."""
+    return work.clock if isinstance(work, Tenzir) else process_time
+
+
 Prepare = Callable[[Path], Work]
 
 MEASUREMENTS: Mapping[str, Prepare] = {
@@ -390,6 +401,16 @@ MEASUREMENTS: Mapping[str, Prepare] = {
     "correlation event_count, Zipf": partial(_correlate, "event_count", "{gte: 50}", True),
     "correlation value_count": partial(_correlate, "value_count", "{gte: 30, field: port}", False),
     "correlation value_count, Zipf": partial(_correlate, "value_count", "{gte: 30, field: port}", True),
+    "sigma, 100 rules": partial(sigma.from_json, 100),
+    "sigma, 1,000 rules": partial(sigma.from_json, 1_000),
+    "sigma, SigmaHQ on a mixed stream": partial(sigma.mixed, sigma.whole),
+    "sigma, bundled on a mixed stream": partial(sigma.mixed, sigma.bundled),
+    "sigma, bundled on flows": partial(sigma.rows_of, EventClass.FLOW),
+    "sigma, bundled on boundary tests": partial(sigma.rows_of, EventClass.BOUNDARY),
+    "per event: sigma, 100 rules": partial(sigma.per_event, 100),
+    "per event: sigma, 1,000 rules": partial(sigma.per_event, 1_000),
+    "Tenzir: sigma, 100 rules": partial(_tenzir, 100),
+    "Tenzir: sigma, 1,000 rules": partial(_tenzir, 1_000),
     "per event: eve decode": _eve_decode_per_event,
     "per event: eve chain": _eve_chain_per_event,
     "per event: netflow v5 decode": partial(_netflow_per_event, False),

@@ -1,4 +1,4 @@
-"""Writes every corpus to a folder: `python -m bench.write FOLDER [--quick]`."""
+"""Writes every corpus to a folder: `python -m bench.write FOLDER RULES [--quick]`; RULES is SigmaHQ's folder, or empty."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench import corpus, exports, logs, payloads
+from bench import corpus, exports, logs, payloads, processes
 from bench.corpus import FULL, QUICK, Sizes
 
 
@@ -40,4 +40,7 @@ def corpora(sizes: Sizes) -> dict[str, Iterator[bytes]]:
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]), QUICK if "--quick" in sys.argv else FULL)
+    chosen = QUICK if "--quick" in sys.argv else FULL
+    write(Path(sys.argv[1]), chosen)
+    if sys.argv[2]:
+        processes.write(Path(sys.argv[1]), Path(sys.argv[2]), {100: chosen.processes, 1_000: chosen.processes // 4})

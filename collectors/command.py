@@ -32,9 +32,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BeforeValidator
 
 from collectors.udp import boot_identity, readable
 from ringfence.batch import Frames, Source
@@ -57,6 +59,22 @@ _PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", None)  # Linux
 _log = logging.getLogger(__name__)
 
 Cut = tuple[bytes, npt.NDArray[np.int64]]
+
+
+def _words(value: object) -> object:
+    """One sentence for what is no argument vector."""
+    if not isinstance(value, (list, tuple)):
+        raise ValueError("must be a list of words, such as [tcpdump, -n]; it is never a line for a shell")
+    if not value or value[0] == "":
+        raise ValueError("must name a program")
+    for word in value:
+        if not isinstance(word, str) or "\0" in word:
+            raise ValueError(f'{word!r} is no text; put words like numbers in quotes: "160"')
+    return value
+
+
+Argv = Annotated[tuple[str, ...], BeforeValidator(_words)]
+"""An option that names a program and its arguments."""
 
 
 class CommandShell:

@@ -2,12 +2,15 @@
 
 Spec: draft-ietf-opsawg-pcapng sections 4.1 (Section Header), 4.2 (Interface Description), 4.3 (Enhanced Packet), 4.4 (Simple
 Packet); any number of sections, each in its own byte order; if_tsresol and if_tsoffset. Blocks of other kinds are left out
-and counted. Not supported: the obsolete Packet Block (each is a Problem), going on in the middle of a file.
+and counted. Not supported: the obsolete Packet Block (each is a Problem).
 
 A frame is a block. A block whose length is no multiple of 4, below 12 or above MAX_BLOCK_BYTES cannot be cut, nor what
 follows: that comes in frames of UNCUT_BYTES, as in `collectors/pcap.py`. A packet needs an interface that was described
 before it in its section. A Simple Packet Block holds no time: it is that of arrival, and a Problem in a file that is read
 once.
+
+To go on in the middle of a file, a framer and a decoder need the section and its interfaces. `head` holds just that, at most
+49 KiB: their blocks without what is not read. A block that cannot be used stays one, and is a Problem again.
 
 Sample (little-endian section header): 0a0d0d0a 1c000000 4d3c2b1a 0100 0000 ffffffffffffffff 1c000000
 """
@@ -45,8 +48,10 @@ MAX_SECONDS = 253_402_300_800  # the year 10000
 
 SECTION, INTERFACE, OBSOLETE, SIMPLE, ENHANCED = 0x0A0D0D0A, 1, 2, 3, 6
 IF_TSRESOL, IF_TSOFFSET = 9, 14  # section 4.2
+_HOLDING = frozenset({SECTION, INTERFACE})
 _MIN_BLOCK = 12
 _DATA = {ENHANCED: 28, SIMPLE: 12}  # where the packet starts
+BYTE_ORDER = 0x1A2B3C4D  # section 4.1
 _ORDERS: dict[bytes, Order] = {bytes.fromhex("4d3c2b1a"): "<", bytes.fromhex("1a2b3c4d"): ">"}
 _WORDS = ("kind", "size", "interface", "high", "low", "caplen", "wirelen")
 _BLOCK: dict[Order, np.dtype[np.void]] = {
@@ -69,6 +74,13 @@ class PcapngFramer:
         self._rest = b""
         self._lengths = struct.Struct("<II")
         self._uncut = False
+        self._order: Order = "<"
+        self._head: list[bytes] = []
+
+    @property
+    def head(self) -> bytes:
+        """The section header and interfaces that hold for what comes next, and where cutting ended, the reason for it."""
+        return b"".join(self._head)
 
     @property
     def pending(self) -> int:
@@ -102,18 +114,29 @@ class PcapngFramer:
             if kind == SECTION:
                 order = _ORDERS.get(data[position + 8 : position + 12])
                 if order is not None:
+                    self._order = order
                     self._lengths = struct.Struct(f"{order}II")
                     unpack = self._lengths.unpack_from
                     _, size = unpack(data, position)
                 self._uncut = order is None
             if self._uncut or size < _MIN_BLOCK or size > MAX_BLOCK_BYTES or size & 3:
                 self._uncut = True
+                self._head.append(data[position : position + _MIN_BLOCK])
                 break
             position += size
             if position > end:
                 break
+            if kind in _HOLDING:
+                self._hold(kind, data[position - size : position])
             bounds.append(position)
         return bounds
+
+    def _hold(self, kind: int, block: bytes) -> None:
+        """Remember what holds for later blocks."""
+        if kind == SECTION:
+            self._head = [_brief_section(block, self._order)]
+        elif _diagnose_block(block, self._order) is None and len(self._head) <= MAX_INTERFACES:
+            self._head.append(_brief_interface(block, self._order))
 
 
 class CaptureFramer:
@@ -124,6 +147,11 @@ class CaptureFramer:
     def __init__(self) -> None:
         self._begun = b""
         self._framer: PcapFramer | PcapngFramer | None = None
+
+    @property
+    def head(self) -> bytes:
+        """What a pcapng stream needs again; classic pcap needs its first bytes."""
+        return self._framer.head if isinstance(self._framer, PcapngFramer) else b""
 
     @property
     def pending(self) -> int:
@@ -206,6 +234,23 @@ def read_interface(block: bytes, order: Order) -> Interface | Fault:
                 return Fault(ProblemCode.MALFORMED, f"if_tsoffset is {offset} seconds, which is no date", at + 4)
         at += 4 + length + (-length % 4)
     return Interface(linktype, snaplen, resolution, offset)
+
+
+def _brief_section(block: bytes, order: Order) -> bytes:
+    """A section header without its options; one that cannot be used ends with a wrong length."""
+    sound = len(block) >= 28 and _diagnose_block(block, order) is None
+    return MAGIC + struct.pack(f"{order}II4sqI", 28, BYTE_ORDER, block[12:16], -1, 28 if sound else 0)
+
+
+def _brief_interface(block: bytes, order: Order) -> bytes:
+    """An interface description with what `read_interface` reads; one that cannot be used is an empty block."""
+    read = read_interface(block, order)
+    if isinstance(read, Fault):
+        return struct.pack(f"{order}III", INTERFACE, _MIN_BLOCK, _MIN_BLOCK)
+    return struct.pack(
+        f"{order}IIHHIHHB3xHHqI", INTERFACE, 40, read.linktype, 0, read.snaplen,
+        IF_TSRESOL, 1, read.resolution, IF_TSOFFSET, 8, read.offset, 40,
+    )  # fmt: skip
 
 
 class PcapngReader:

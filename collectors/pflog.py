@@ -37,32 +37,32 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from collectors.command import Argv, CommandShell
 from collectors.pcap import (
     Capture,
     Fault,
     Order,
     Packets,
-    PcapFramer,
     PcapReader,
     gather,
     read_capture,
     unreadable,
 )
 from collectors.pcapng import MAGIC, CaptureFramer, PcapngReader, linktypes
-from collectors.tail import TailShell
+from collectors.pipe import PathShell
 from ringfence.addresses import MAPPED_PREFIX
 from ringfence.batch import Decoded, EventClass, Frames, Problem, ProblemCode
-from ringfence.component import BuildContext, Collector, Decoder, Format, Status
+from ringfence.component import BuildContext, Collector, Decoder, Format, Shell, Status
 from ringfence.schema import build_frame, frame_schema, together
-from ringfence.yamlfile import ConfigPath
+from ringfence.yamlfile import STANDARD_INPUT, InputPath
 
 DLT_PFLOG = 117  # libpcap, pcap/dlt.h
 MAX_STREAMS = 1024  # files whose header is remembered; the one that was quiet longest is forgotten first
@@ -128,6 +128,8 @@ _ACTION_NAMES = _named(*(ACTIONS[dialect] for dialect in DIALECTS))
 _REASON_NAMES = _named(*(REASONS[dialect] for dialect in DIALECTS))
 _DIRECTION_NAMES = _named(["unknown(0)", "in", "out"])
 _TRANSPORT_BYTES = _by_protocol({ICMP: 8, TCP: 20, UDP: 8, ICMPV6: 4, SCTP: 12})  # RFC 792, 9293, 768, 4443, 9260
+_HEADER_BYTES = np.array([(byte & 15) * 4 if byte >> 4 == 4 else _IPV6_BYTES for byte in range(256)], np.int64)
+"""Length of an IP header by its first byte."""
 _PORTED = _by_protocol({TCP: 1, UDP: 1, SCTP: 1}).astype(np.bool_)
 _EXTENDED = _by_protocol(dict.fromkeys(_EXTENSIONS, 1)).astype(np.bool_)
 _TRANSPORT = np.dtype(
@@ -219,6 +221,23 @@ def _dtype(layout: Layout, order: Order) -> np.dtype[np.void]:
 _IS_IPV6 = np.isin(np.arange(256), list(AF_INET6.values()))
 
 
+def _fitting() -> Bools:
+    """By address family and first byte of a packet (family * 256 + byte), whether that is an IP header of the family."""
+    byte = np.arange(256)
+    fits = np.zeros((256, 256), np.bool_)
+    fits[AF_INET] = (byte >> 4 == 4) & (byte & 15 >= 5)
+    fits[_IS_IPV6] = byte >> 4 == 6
+    return fits.ravel()
+
+
+_IP_FITS = _fitting()  # take() is twice as fast on such tables as indexing
+
+
+@cache
+def _accepted(families: tuple[int, ...]) -> Bools:
+    return np.isin(np.arange(256), families)
+
+
 class _Records:
     """Packets of one stream with headers of one layout."""
 
@@ -232,7 +251,7 @@ class _Records:
             return self
         return _Records(self.frames, self.packets.only(good), self.layout, self.header[good])
 
-    @property
+    @cached_property
     def rewritten(self) -> Bools:
         """Rows whose packet was logged after rewriting."""
         if not self.layout.has("rewritten"):
@@ -240,31 +259,35 @@ class _Records:
         result: Bools = self.header["rewritten"] != 0
         return result
 
-    @property
+    @cached_property
     def family(self) -> npt.NDArray[np.uint8]:
         """Address family of the packet as it was logged."""
         af: npt.NDArray[np.uint8] = self.header["af"]
-        if not self.layout.has("naf"):
-            return af
+        if not self.rewritten.any():
+            return np.ascontiguousarray(af)
         return np.where(self.rewritten & (self.header["naf"] != 0), self.header["naf"], af)
 
     @property
-    def dialects(self) -> npt.NDArray[np.uint32]:
-        """Index in DIALECTS of the system that wrote each record, as far as it can be told."""
+    def dialects(self) -> npt.NDArray[np.uint32] | np.uint32:
+        """Index in DIALECTS of the system that wrote each record, as far as it can be told; one for all where it is one."""
         known = self.layout.dialects
-        by_family = np.full(256, DIALECTS.index(known[0]), np.uint32)
+        first = np.uint32(DIALECTS.index(known[0]))
+        if len(known) == 1:
+            return first
+        by_family = np.full(256, first, np.uint32)
         for dialect in reversed(known):
             by_family[AF_INET6[dialect]] = DIALECTS.index(dialect)
-        result: npt.NDArray[np.uint32] = by_family[self.header["af"]]
+        result: npt.NDArray[np.uint32] = by_family.take(self.header["af"])
         return result
 
     def readable(self) -> Bools:
         """Which records can be decoded: `_diagnose` says why for the others, and the two must agree."""
-        accepted = np.isin(np.arange(256), self.layout.families)
-        family, version, sizes = self.family, self.header["version"], self.packets.sizes
-        v4 = (family == AF_INET) & (version >> 4 == 4) & (version & 15 >= 5)
-        fits = v4 | (_IS_IPV6[family] & (version >> 4 == 6)) | (sizes == self.layout.padded)
-        result: Bools = (sizes >= self.layout.padded) & accepted[self.header["af"]] & accepted[family] & fits
+        accepted, family, sizes = _accepted(self.layout.families), self.family, self.packets.sizes
+        version = np.ascontiguousarray(self.header["version"])
+        fits = _IP_FITS.take(family.astype(np.uint16) << np.uint16(8) | version) | (sizes == self.layout.padded)
+        result: Bools = (sizes >= self.layout.padded) & accepted.take(self.header["af"]) & fits
+        if self.rewritten.any():
+            result &= accepted.take(family)
         return result
 
 
@@ -272,22 +295,17 @@ Reader = PcapReader | PcapngReader
 
 
 class PflogDecoder:
-    """Decodes the frames of `PcapFramer`. Remembers the file header of each stream; a stream is unreadable without it.
-
-    With `pcapng`, it decodes those of `CaptureFramer`: a stream may be pcapng too.
-    """
+    """Decodes the frames of `CaptureFramer`. Remembers what heads each stream; a stream is unreadable without it."""
 
     def __init__(
         self,
         observer: str | None = None,
         original: Literal["keep", "drop"] = "drop",
         dialect: Dialect | Literal["auto"] = "auto",
-        pcapng: bool = False,
     ) -> None:
         self._observer = observer
         self._original = original
         self._layouts = layouts(dialect)
-        self._pcapng = pcapng
         self._streams: OrderedDict[int, Reader | Fault] = OrderedDict()
         self._names = _Names()
 
@@ -299,7 +317,7 @@ class PflogDecoder:
         for identity, rows in _stretches(frames):
             if frames.positions[rows[0]] == 0:
                 start = frames.frame(int(rows[0]))
-                if self._pcapng and start[: len(MAGIC)] == MAGIC:
+                if start[: len(MAGIC)] == MAGIC:
                     self._remember(identity, PcapngReader(DLT_PFLOG))
                 else:
                     fault = self._open(identity, start)
@@ -349,9 +367,9 @@ class PflogDecoder:
     def _sort(self, frames: Frames, packets: Packets, faults: list[tuple[int, Fault]]) -> Iterator[_Records]:
         """The packets that can be decoded, by the layout of their header; adds the reason for each other one to `faults`."""
         lengths = _length_bytes(frames.data, packets)
-        for length in np.flatnonzero(np.bincount(lengths, minlength=1)).tolist():
-            places = lengths == length
-            alike = packets if places.all() else packets.only(places)
+        same = len(lengths) and (lengths == lengths[0]).all()
+        for length in lengths[:1].tolist() if same else np.flatnonzero(np.bincount(lengths, minlength=1)).tolist():
+            alike = packets if same else packets.only(lengths == length)
             layout = self._layouts.get(length)
             if layout is None:
                 bad = alike
@@ -409,8 +427,9 @@ def _length_bytes(data: bytes, packets: Packets) -> npt.NDArray[np.uint8]:
     """The first byte of each packet: the length of its header; 0 where nothing was captured."""
     if not data:
         return np.zeros(len(packets), np.uint8)
-    first = np.frombuffer(data, np.uint8)[np.minimum(packets.starts, len(data) - 1)]
-    return np.where(packets.sizes > 0, first, np.uint8(0))
+    first = np.frombuffer(data, np.uint8).take(packets.starts, mode="clip")
+    first[packets.sizes <= 0] = 0
+    return first
 
 
 class _Packet:
@@ -420,38 +439,41 @@ class _Packet:
         record, packets, data = records.header, records.packets, records.frames.data
         starts = packets.starts + records.layout.padded
         self.captured = packets.sizes - records.layout.padded
-        self.v6: Bools = _IS_IPV6[records.family]
+        self.v6: Bools = _IS_IPV6.take(records.family)
         self.protocol = np.where(self.v6, record["next"], record["protocol"])
-        self.has_protocol = self.captured > np.where(self.v6, 6, 9)
-        self._header = np.where(self.v6, _IPV6_BYTES, (record["version"] & 15).astype(np.int64) * 4)
-        self._fragment = ~self.v6 & ((record["fragment"] & 0x1FFF) != 0)
+        self._least = int(self.captured.min(initial=_IPV6_BYTES))
+        self.has_protocol = self.captures(10, 7)
+        self._header = _HEADER_BYTES.take(record["version"])
+        self._whole = self.v6 | ((record["fragment"] & 0x1FFF) == 0)
         self._walk_extensions(data, starts)
         complete = self.has_protocol & (self.captured >= self._header)
-        self._payload = np.where(complete & ~self._fragment, self.captured - self._header, 0)
-        self.truncated = ~complete | (~self._fragment & (self._payload < _TRANSPORT_BYTES[self.protocol]))
-        self.icmp = self.protocol == np.where(self.v6, ICMPV6, ICMP)
+        self._payload = np.where(complete & self._whole, self.captured - self._header, 0)
+        self.truncated = ~complete | (self._whole & (self._payload < _TRANSPORT_BYTES.take(self.protocol)))
+        self.icmp: Bools = np.where(self.v6, self.protocol == ICMPV6, self.protocol == ICMP)
+        self.ported: Bools = self.has_protocol & self._whole & _PORTED.take(self.protocol)
+        """Rows whose protocol has ports, and which are no later fragment."""
         self.transport = gather(data, _TRANSPORT, starts + np.where(complete, self._header, 0))
+
+    def captures(self, v4: int, v6: int) -> Bools:
+        """Rows in which so many bytes of the IP header were captured, by its version."""
+        if self._least >= max(v4, v6):
+            return np.ones(len(self.captured), np.bool_)
+        return self.captured >= np.where(self.v6, v6, v4)
 
     def reaches(self, size: int) -> Bools:
         """Rows in which the first `size` bytes of the transport header were captured."""
         reached: Bools = self._payload >= size
         return reached
 
-    @property
-    def ported(self) -> Bools:
-        """Rows whose protocol has ports, and which are no later fragment."""
-        result: Bools = self.has_protocol & ~self._fragment & _PORTED[self.protocol]
-        return result
-
     def end(self, v4: npt.NDArray[Any], v6: Void, letter: str, v4_end: int, v6_end: int) -> _End:
         """One end as the packet has it; its address is known where the header was captured up to these bytes."""
-        known = self.captured >= np.where(self.v6, v6_end, v4_end)
+        known = self.captures(v4_end, v6_end)
         reached = self.reaches(2 if letter == "s" else 4)
         return _End(v4, v6, self.transport[f"{letter}port"], self.v6, known, self.ported & reached)
 
     def _walk_extensions(self, data: bytes, starts: Ints) -> None:
         """Slow path: follow IPv6 extension headers, packet by packet."""
-        extended = self.v6 & self.has_protocol & _EXTENDED[self.protocol]
+        extended = self.v6 & self.has_protocol & _EXTENDED.take(self.protocol)
         for row in np.flatnonzero(extended).tolist():
             start = int(starts[row])
             packet = data[start : start + int(self.captured[row])]
@@ -459,7 +481,7 @@ class _Packet:
             self.has_protocol[row] = protocol is not None
             self.protocol[row] = protocol or 0
             self._header[row] = offset
-            self._fragment[row] = fragment
+            self._whole[row] = not fragment
 
 
 def walk_extensions(packet: bytes) -> tuple[int | None, int, bool]:
@@ -657,7 +679,7 @@ def _ends(records: _Records, packet: _Packet) -> dict[str, Any]:
         if some:
             logged = _End(
                 record[f"{letter}addr4"], record[f"{letter}addr"], record[f"{letter}port"],
-                _IS_IPV6[record["af"]], rewritten, rewritten & packet.ported,
+                _IS_IPV6.take(record["af"]), rewritten, rewritten & packet.ported,
             )  # fmt: skip
             columns |= seen.where(rewritten).columns(f"{name}.nat")
             columns |= seen.replaced(rewritten, logged).columns(name)
@@ -693,15 +715,24 @@ class _End:
         six = self.is6 & self.has_address
         if not six.any():
             return _absent_end(name, len(six)) | {f"{name}.ip": _nullable(self.v4, self.has_address), f"{name}.port": port}
-        octets = np.ascontiguousarray(self.v6).view(np.uint8).reshape(-1, 16)
+        rows = np.flatnonzero(six)
+        octets = self.v6[rows].view(np.uint8).reshape(-1, 16)
         halves, words = octets.view(">u8"), octets.view(">u4")
-        mapped = six & (halves[:, 0] == 0) & (words[:, 2] == _MAPPED)
-        binary = pl.Series(octets).cast(pl.List(pl.UInt8)).cast(pl.Binary)
-        return {
-            f"{name}.ip": _nullable(np.where(mapped, words[:, 3], self.v4), self.has_address & (~self.is6 | mapped)),
-            f"{name}.ip6": _only(binary, six & ~mapped),
-            f"{name}.port": port,
-        }
+        mapped = (halves[:, 0] == 0) & (words[:, 2] == _MAPPED)
+        v4, is4 = self.v4, self.has_address & ~self.is6
+        if mapped.any():
+            v4 = v4.astype(np.uint32)
+            v4[rows[mapped]], is4[rows[mapped]] = words[mapped, 3], True
+            rows, octets = rows[~mapped], octets[~mapped]
+        return {f"{name}.ip": _nullable(v4, is4), f"{name}.ip6": _scattered(octets, rows, len(six)), f"{name}.port": port}
+
+
+def _scattered(octets: npt.NDArray[np.uint8], rows: Ints, count: int) -> pl.Series:
+    """IPv6 addresses in these rows and null in all others: few rows have one, and making binary values is slow."""
+    places = np.full(count, len(rows), np.uint32)
+    places[rows] = np.arange(len(rows), dtype=np.uint32)
+    known = pl.Series(octets).cast(pl.List(pl.UInt8)).cast(pl.Binary) if len(rows) else pl.Series(dtype=pl.Binary)
+    return known.extend(_null(pl.Binary()))[pl.Series(places)]
 
 
 _END_PARTS = tuple(part.name for part in fields(_End))
@@ -746,17 +777,35 @@ def _null(dtype: pl.DataType) -> pl.Series:
 
 
 class PflogConfig(BaseModel):
-    """Reads a pcap file of pflogd(8), such as /var/log/pflog; pcapng only `ringfence decode` and `replay` read."""
+    """Reads pcap or pcapng: a file such as /var/log/pflog of pflogd(8), a FIFO, standard input, or what a program such as
+    tcpdump prints. Only a file can be read again after a restart."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    path: ConfigPath = Field(description="File to read.")
-    follow: bool = Field(default=True, description="Go on reading as the file grows and is rotated; else stop at its end.")
-    observer: str | None = Field(default=None, description="Name of the firewall; its file's path when not set.")
+    path: InputPath | None = Field(default=None, description="File or FIFO to read; - is standard input.")
+    command: Argv | None = Field(
+        default=None,
+        description='Program to run, as a list: [tcpdump, -n, -U, -s, "160", -w, -, -i, pflog0]; exactly one of path and command.',
+    )
+    follow: bool = Field(
+        default=True,
+        description="Go on as the file grows and is rotated, or with the next writer of a FIFO; else stop at its end.",
+    )
+    observer: str | None = Field(
+        default=None, description="Name of the firewall; when not set, the path, or the collector's name."
+    )
     original: Literal["keep", "drop"] = Field(default="drop", description="Keep the logged packet as event.original.")
     dialect: Literal["auto", "openbsd", "freebsd", "netbsd", "macos"] = Field(
         default="auto", description="System whose pf wrote it; auto tells by the header's length and the number of IPv6."
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> PflogConfig:
+        if (self.path is None) == (self.command is None):
+            raise ValueError("exactly one of path and command is required")
+        if self.command is not None and "follow" in self.model_fields_set:
+            raise ValueError("follow goes with path; a command is started again whenever it ends")
+        return self
 
 
 def recognise(start: bytes) -> bool:
@@ -768,14 +817,17 @@ def recognise(start: bytes) -> bool:
 
 
 def _decoder(year: int) -> Decoder:
-    return PflogDecoder(pcapng=True)
+    return PflogDecoder()
 
 
 class PflogKind:
     """The collector kind `pflog`."""
 
     settings: type[BaseModel] = PflogConfig
-    promise = "every complete record once, across restarts and rotation by rename"
+    promise = (
+        "file: every complete record once, across restarts and rotation by rename; "
+        "FIFO, standard input, command: what was read, once"
+    )
     status: Status = "experimental"
     sample = "firewall: {type: pflog, path: /var/log/pflog, observer: fw1}"
     formats: Sequence[Format] = (
@@ -791,15 +843,21 @@ class PflogKind:
 
     def build(self, settings: PflogConfig, context: BuildContext) -> Collector:
         """Make the collector; touches neither network nor disk."""
-        return Collector(
-            "pf",
-            TailShell(settings.path, PcapFramer, settings.follow),
-            PflogDecoder(settings.observer, settings.original, settings.dialect),
-        )
+        decoder = PflogDecoder(settings.observer, settings.original, settings.dialect)
+        return Collector("pf", _shell(settings, context.name), decoder)
 
     def resources(self, settings: PflogConfig) -> Sequence[str]:
-        """The file: a second reader would make every event twice."""
-        return [f"file {settings.path}"]
+        """The path: a second reader would make every event twice, or take half of a pipe."""
+        if settings.path is None:
+            return []
+        return ["standard input" if settings.path == STANDARD_INPUT else f"file {settings.path}"]
+
+
+def _shell(settings: PflogConfig, name: str) -> Shell:
+    if settings.path is not None:
+        return PathShell(name, settings.path, CaptureFramer, settings.follow)
+    argv = settings.command or ()
+    return CommandShell(name, lambda position: argv, CaptureFramer)
 
 
 KIND = PflogKind()

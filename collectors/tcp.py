@@ -2,7 +2,10 @@
 
 Frames of all connections queue up, bounded by bytes; while the queue is full no socket is read, so that TCP pushes the
 senders back. Connections beyond a cap are closed at once and counted as shed `connections_refused`. A connection that is
-silent for `idle_secs` is closed; what it left unfinished is delivered as its last frame, as it is when the peer closes.
+silent for `idle_secs` is closed, and so is one whose frame does not end within `max_pending_bytes`; when all connections
+together hold more than `max_unfinished_bytes` of frames that have not ended, the one that holds most of them is. What a
+connection left unfinished is delivered as its last frame, as it is when the peer closes. Each bound that is hit is counted
+(`Delivery.caps`): connections, connections_per_peer, idle, frame, unfinished, queue, handshakes.
 
 Source: `name` is the peer's address without its port, `identity` a hash of the listener, a random boot id and a counter
 of connections, and the position the byte offset in the connection's stream. Nothing can be read again, so saved
@@ -42,6 +45,7 @@ MAX_CONNECTIONS = 1024
 MAX_CONNECTIONS_PER_PEER = 64
 IDLE_SECS = 300.0
 MAX_PENDING_BYTES = 1 << 20
+MAX_UNFINISHED_BYTES = 64 << 20
 MAX_QUEUED_BYTES = 64 << 20
 
 MAX_DELIVERY_BYTES = 4 << 20
@@ -82,6 +86,7 @@ class StreamShell(ABC):
         idle_secs: float = IDLE_SECS,
         max_pending_bytes: int = MAX_PENDING_BYTES,
         max_queued_bytes: int = MAX_QUEUED_BYTES,
+        max_unfinished_bytes: int = MAX_UNFINISHED_BYTES,
     ) -> None:
         self._framer = framer
         self._max_connections = max_connections
@@ -89,11 +94,15 @@ class StreamShell(ABC):
         self._idle_secs = idle_secs
         self._max_pending_bytes = max_pending_bytes
         self._max_queued_bytes = max_queued_bytes
+        self._max_unfinished_bytes = max_unfinished_bytes
         self._server: asyncio.Server | None = None
         self._identity = 0
         self._accepted = 0
         self._refused = 0
         self._failed = 0
+        self._caps: Counter[str] = Counter()
+        self._unfinished: dict[asyncio.StreamWriter, int] = {}
+        self._unfinished_bytes = 0
         self._handshakes: dict[asyncio.StreamWriter, asyncio.Event] = {}
         self._peers: Counter[str] = Counter()
         self._writers: dict[asyncio.StreamWriter, asyncio.Event] = {}
@@ -120,9 +129,10 @@ class StreamShell(ABC):
         self._server = await self._listen()
         self._identity = self._boot_identity()
         self._accepted = self._refused = self._failed = 0
+        self._caps.clear()
 
     async def read(self) -> Delivery:
-        """Return what is queued, waiting for at least one frame or a refused connection."""
+        """Return what is queued, waiting for at least one frame or a bound that was hit."""
         await self._filled.wait()
         chunks: list[_Chunk] = []
         size = 0
@@ -136,7 +146,8 @@ class StreamShell(ABC):
         counted = {"connections_refused": self._refused, "handshakes_failed": self._failed}
         shed = {reason: count for reason, count in counted.items() if count}
         self._refused = self._failed = 0
-        return Delivery(_joined(chunks), b"", shed)
+        caps, self._caps = self._caps, Counter()
+        return Delivery(_joined(chunks), b"", shed, caps)
 
     async def close(self) -> None:
         """Stop listening, end all connections and forget what is queued."""
@@ -157,9 +168,10 @@ class StreamShell(ABC):
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = self._peer(writer)
-        if self._server is None or not self._has_room_for(peer):
+        cap = self._cap_for(peer)
+        if self._server is None or cap:
             self._refused += 1
-            self._filled.set()
+            self._hit(cap or "connections")
             writer.transport.abort()
             return
         self._accepted += 1
@@ -169,14 +181,22 @@ class StreamShell(ABC):
             await self._receive(reader, writer, Source(peer, self._connection_identity()))
         finally:
             writer.transport.abort()
+            self._hold(writer, 0)
             del self._writers[writer]
             self._peers[peer] -= 1
             if not self._peers[peer]:
                 del self._peers[peer]
             ended.set()
 
-    def _has_room_for(self, peer: str) -> bool:
-        return len(self._writers) < self._max_connections and self._peers[peer] < self._max_connections_per_peer
+    def _cap_for(self, peer: str) -> str:
+        """The bound that one more connection of a peer would hit, if any."""
+        if len(self._writers) >= self._max_connections:
+            return "connections"
+        return "connections_per_peer" if self._peers[peer] >= self._max_connections_per_peer else ""
+
+    def _hit(self, cap: str) -> None:
+        self._caps[cap] += 1
+        self._filled.set()
 
     def _connection_identity(self) -> int:
         name = self._identity.to_bytes(8, "big") + self._accepted.to_bytes(8, "big")
@@ -186,19 +206,36 @@ class StreamShell(ABC):
         """Queue the frames of one connection until it ends, stays silent, or holds too much for one frame."""
         framer = self._framer()
         start = 0
-        while framer.pending <= self._max_pending_bytes:
+        while True:
             data = await self._received(reader)
             if not data:
                 break
             start += await self._enqueue_cut(source, framer.cut(data), start)
+            if framer.pending > self._max_pending_bytes:
+                self._hit("frame")
+                break
+            self._hold(writer, framer.pending)
         await self._enqueue_cut(source, framer.finish(), start)
+
+    def _hold(self, writer: asyncio.StreamWriter, size: int) -> None:
+        """Note how much of an unfinished frame a connection holds; when all hold too much, end the one that holds most."""
+        self._unfinished_bytes += size - self._unfinished.pop(writer, 0)
+        if size:
+            self._unfinished[writer] = size
+        if self._unfinished_bytes > self._max_unfinished_bytes:
+            greatest = max(self._unfinished, key=self._unfinished.__getitem__)
+            self._hit("unfinished")
+            self._hold(greatest, 0)
+            greatest.transport.abort()
 
     async def _received(self, reader: asyncio.StreamReader) -> bytes:
         """The next bytes; none when the connection has ended, was lost, or is idle."""
         try:
-            async with asyncio.timeout(self._idle_secs):
+            async with asyncio.timeout(self._idle_secs) as patience:
                 return await reader.read(_READ_BYTES)
-        except OSError:  # includes TimeoutError
+        except OSError:  # includes TimeoutError, which is that of TCP too
+            if patience.expired():
+                self._hit("idle")
             return b""
 
     async def _enqueue_cut(self, source: Source, cut: tuple[bytes, npt.NDArray[np.int64]], start: int) -> int:
@@ -213,6 +250,8 @@ class StreamShell(ABC):
     ) -> None:
         """Wait for room in the queue and add frames."""
         received_us = time.time_ns() // 1000
+        if self._queued_bytes >= self._max_queued_bytes:
+            self._hit("queue")
         while self._queued_bytes >= self._max_queued_bytes and self._server is not None:
             self._emptied.clear()
             await self._emptied.wait()
@@ -276,6 +315,7 @@ class TcpShell(StreamShell):
 
     async def _serve_tls(self, contexts: Contexts, writer: asyncio.StreamWriter) -> None:
         if len(self._handshakes) >= self._max_handshakes:
+            self._hit("handshakes")
             next(iter(self._handshakes)).transport.abort()
         ended = self._handshakes[writer] = asyncio.Event()
         try:

@@ -1,6 +1,7 @@
 """Shell that receives UDP datagrams, many per read, and counts what the kernel had to drop.
 
-A frame is a datagram (RFC 768), an empty one included. Reading nothing leaves datagrams to the receive buffer; when that
+A frame is a datagram (RFC 768), an empty one included. One of a unix socket may be longer than MAX_DATAGRAM_BYTES: it is cut
+and counted (`Delivery.caps`: datagram). Reading nothing leaves datagrams to the receive buffer; when that
 is full the kernel drops and counts. Linux tells its count with each datagram as of when that was queued (socket(7),
 SO_RXQ_OVFL), so drops at the end of a burst are known with the first datagram after it, and drops before close() of a
 socket that receives nothing more are not. Whose datagrams were dropped nobody knows: all senders of that read are marked
@@ -21,6 +22,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,7 @@ _SO_RCVBUFFORCE = 33  # Linux asm-generic/socket.h; the socket module has neithe
 _SO_RXQ_OVFL = 40
 _LINUX = os.uname().sysname == "Linux"
 _ANCILLARY_BYTES = socket.CMSG_SPACE(4)
+_TRUNCATED = int(socket.MSG_TRUNC)
 _MAPPED = "::ffff:"
 
 
@@ -95,14 +98,17 @@ class DatagramShell(ABC):
         senders: list[Any] = []
         receive = listener.recvmsg
         ancillary: list[tuple[int, int, bytes]] = []
+        cut = 0
         with suppress(BlockingIOError):
             while len(datagrams) < self._max_datagrams:
-                datagram, ancillary, _, sender = receive(MAX_DATAGRAM_BYTES, _ANCILLARY_BYTES)
+                datagram, ancillary, flags, sender = receive(MAX_DATAGRAM_BYTES, _ANCILLARY_BYTES)
+                cut += flags & _TRUNCATED
                 datagrams.append(datagram)
                 senders.append(sender)
         if not datagrams:
             return None
-        return self._delivery(datagrams, self._names(senders), self._kernel_drops(ancillary))
+        delivery = self._delivery(datagrams, self._names(senders), self._kernel_drops(ancillary))
+        return replace(delivery, caps={"datagram": cut // _TRUNCATED}) if cut else delivery
 
     def _kernel_drops(self, ancillary: list[tuple[int, int, bytes]]) -> int:
         """Drops since the last call, from the last datagram's count, which wraps at 32 bits."""

@@ -24,7 +24,7 @@ Samples: {"ts":1795592663.123456,"uid":"CHhAvVGS1DHFjwGM9","id.orig_h":"10.1.0.5
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -49,6 +49,7 @@ from ringfence.schema import Column, build_frame
 from ringfence.yamlfile import ConfigPath
 
 CHUNK_LINES = 512
+RUN_LINES = 4096  # their texts as Python objects stay in the cache until they are columns
 MAX_HISTORIES = 65_536
 MAX_HEAD_BYTES = 64 * 1024
 
@@ -131,11 +132,23 @@ class _Reader(NamedTuple):
     decoder: msgspec.json.Decoder[Any]
     struct: type[msgspec.Struct]
     members: Mapping[str, tuple[str, ...]]
+    may_name_a_file: bool
+    """Whether `id` may be text, as in pe.log, and not the object with the ends."""
+
+
+_Dialects = Literal["dotted", "all"]
+_OTHER_DIALECTS = (b'"id_', b'"id"', b"\\u")
+"""What a line has that names an end as `id_orig_h`, or in an object `id`, or any key by escapes."""
+
+
+def _dialects_in(texts: pl.Series) -> _Dialects:
+    """The dialects that lines may be in; most files have one, and reading two more costs a tenth of the time."""
+    return "all" if any(texts.bin.contains(mark).any() for mark in _OTHER_DIALECTS) else "dotted"
 
 
 @cache
-def _reader(log: str) -> _Reader:
-    """A path with dots is read in all three dialects: as one key, with underscores, and as an object in an object."""
+def _reader(log: str, dialects: _Dialects) -> _Reader:
+    """A path with dots is read as one key, and if all dialects are asked for, with underscores and as an object in an object."""
     plain: list[tuple[str, Any, Any]] = []
     rename: dict[str, str] = {}
     members: dict[str, tuple[str, ...]] = {}
@@ -147,15 +160,18 @@ def _reader(log: str) -> _Reader:
             continue
         parent, _, leaf = path.partition(".")
         dotted, scored, leaf_name = path.replace(".", "__"), path.replace(".", "_"), leaf.replace(".", "_")
-        plain += [(dotted, kind | None, None), (scored, kind | None, None)]
+        plain.append((dotted, kind | None, None))
         rename[dotted] = path
-        inner.append((leaf_name, kind | None, None))
-        members[path] = (dotted, scored, f"{parent}.{leaf_name}")
-    nested = msgspec.defstruct(f"{log or 'other'}_id", inner, gc=False)
-    # in pe.log and others `id` is the text that names a file
-    plain.append(("id", (nested | str if log == OTHER else nested) | None, None))
+        members[path] = (dotted,)
+        if dialects == "all":
+            plain.append((scored, kind | None, None))
+            inner.append((leaf_name, kind | None, None))
+            members[path] = (dotted, scored, f"{parent}.{leaf_name}")
+    if dialects == "all":
+        nested = msgspec.defstruct(f"{log or 'other'}_id", inner, gc=False)
+        plain.append(("id", (nested | str if log == OTHER else nested) | None, None))
     struct = msgspec.defstruct(log or "other", plain, gc=False, rename=rename)
-    return _Reader(msgspec.json.Decoder(struct), struct, members)
+    return _Reader(msgspec.json.Decoder(struct), struct, members, dialects == "all" and log == OTHER)
 
 
 class _Gathered:
@@ -391,40 +407,42 @@ class ZeekJsonDecoder:
     def feed(self, frames: Frames) -> Decoded:
         """Decode all lines; each is one row, one Problem or blank."""
         block = LineBlock(frames, self._continuations)
-        gathered: dict[str, _Gathered] = {}
-        for start in range(0, len(block.lines), CHUNK_LINES):
-            self._chunk(block, start, gathered)
+        dialects = _dialects_in(block.original())
         parts: dict[EventClass, list[pl.DataFrame]] = {}
+        for log, rows in _rows_by_log(block.original(), block.lines):
+            for start in range(0, len(rows), RUN_LINES):
+                frame = self._run(block, log, _reader(log, dialects), rows[start : start + RUN_LINES])
+                if frame is not None and frame.height:
+                    parts.setdefault(_plan(log).event_class, []).append(frame)
+        return block.decoded(parts)
+
+    def _run(self, block: LineBlock, log: str, reader: _Reader, rows: Sequence[int]) -> pl.DataFrame | None:
+        """The rows of some lines of one log."""
+        gathered = _Gathered()
+        for start in range(0, len(rows), CHUNK_LINES):
+            self._take(block, reader, rows[start : start + CHUNK_LINES], gathered)
+        if not gathered.rows:
+            return None
 
         def where(row: int, path: str) -> int:
             line = block.lines[row]
             return locate(line, f"$.{path}") or locate(line, f"$.{path.replace('.', '_')}")
 
-        for log, found in gathered.items():
-            values = found.values(_reader(log).members)
-            frame = self._rows.frame(block, log, np.array(found.rows), values, where)
-            if frame.height:
-                parts.setdefault(_plan(log).event_class, []).append(frame)
-        return block.decoded(parts)
+        return self._rows.frame(block, log, np.array(gathered.rows), gathered.values(reader.members), where)
 
-    def _chunk(self, block: LineBlock, start: int, gathered: dict[str, _Gathered]) -> None:
-        """Decode some lines and copy their fields into lists, while the Structs are in the cache."""
-        groups: dict[str, list[int]] = {}
-        for row, line in enumerate(block.lines[start : start + CHUNK_LINES], start):
-            groups.setdefault(_log_of(line), []).append(row)
-        for log, rows in groups.items():
-            reader = _reader(log)
-            structs, refused = decode_lines(reader.decoder, [block.lines[row] for row in rows])
-            for index in refused:
-                self._refuse(block, reader, rows[index])
-            if refused:
-                rows = [row for row, struct in zip(rows, structs, strict=True) if struct is not None]
-                structs = [struct for struct in structs if struct is not None]
-            if log == OTHER:
-                for struct in structs:
-                    struct.id = None if isinstance(struct.id, str) else struct.id
-            if structs:
-                gathered.setdefault(log, _Gathered()).take(columns_of(structs, reader.struct), rows)
+    def _take(self, block: LineBlock, reader: _Reader, rows: Sequence[int], gathered: _Gathered) -> None:
+        """Decode some lines of one log and copy their fields into lists, while the Structs are in the cache."""
+        structs, refused = decode_lines(reader.decoder, [block.lines[row] for row in rows])
+        for index in refused:
+            self._refuse(block, reader, rows[index])
+        if refused:
+            rows = [row for row, struct in zip(rows, structs, strict=True) if struct is not None]
+            structs = [struct for struct in structs if struct is not None]
+        if reader.may_name_a_file:
+            for struct in structs:
+                struct.id = None if isinstance(struct.id, str) else struct.id
+        if structs:
+            gathered.take(columns_of(structs, reader.struct), rows)
 
     def _refuse(self, block: LineBlock, reader: _Reader, row: int) -> None:
         line = block.lines[row]
@@ -433,6 +451,29 @@ class ZeekJsonDecoder:
             return
         code, detail, offset, path = explain(reader.decoder, line)
         block.refuse(code, detail, row, offset, path)
+
+
+def _rows_by_log(texts: pl.Series, lines: Sequence[bytes]) -> Iterator[tuple[str, Sequence[int]]]:
+    """The rows that `_log_of` gives each log, the log of the first row first; told for all lines at once."""
+    codes = np.full(len(lines), len(_MARKED))
+    open_rows = ~texts.bin.contains(b'"_path"').to_numpy()
+    named = np.flatnonzero(~open_rows)
+    for code, (marker, _) in enumerate(_MARKED):
+        if not open_rows.any():
+            break
+        found = open_rows & texts.bin.contains(marker).to_numpy()
+        codes[found] = code
+        open_rows &= ~found
+    logs = [*(log if log in LOGS else OTHER for _, log in _MARKED), OTHER]
+    numbers = {log: number for number, log in enumerate(dict.fromkeys(logs))}
+    numbered = np.array([numbers[log] for log in logs]).take(codes)
+    for row in named.tolist():
+        numbered[row] = numbers.setdefault(_log_of(lines[row]), len(numbers))
+    names = list(numbers)
+    found_numbers, firsts = np.unique(numbered, return_index=True)
+    for number in found_numbers[np.argsort(firsts)].tolist():
+        rows = np.flatnonzero(numbered == number)
+        yield names[number], range(len(lines)) if len(rows) == len(lines) else rows.tolist()
 
 
 def _log_of(line: bytes) -> str:
@@ -533,9 +574,10 @@ class ZeekTsvDecoder:
         parts: dict[EventClass, list[pl.DataFrame]] = {}
         for header, rows in self._runs(block).items():
             log = header.path if header.path in LOGS else OTHER
-            frame = self._run(block, header, log, rows)
-            if frame is not None and frame.height:
-                parts.setdefault(_plan(log).event_class, []).append(frame)
+            for start in range(0, len(rows), RUN_LINES):
+                frame = self._run(block, header, log, rows[start : start + RUN_LINES])
+                if frame is not None and frame.height:
+                    parts.setdefault(_plan(log).event_class, []).append(frame)
         return block.decoded(parts)
 
     def _runs(self, block: LineBlock) -> Mapping[_Header, list[int]]:
@@ -589,15 +631,22 @@ class ZeekTsvDecoder:
         places = {name: place for place, name in reversed(list(enumerate(header.fields)))}
         cells: dict[str, list[str]] = {path: [] for path, _ in _plan(log).fields if path in places}
         taken: list[int] = []
+        escaped = False
         for start in range(0, len(rows), CHUNK_LINES):
             chunk = rows[start : start + CHUNK_LINES]
-            found = [line.split(header.separator) for line in _texts(block, chunk)]
+            lines = [block.lines[row] for row in chunk]
+            text = b"\n".join(lines).decode()
+            escaped = escaped or "\\" in text
+            texts = text.split("\n")
+            if len(texts) != len(lines):  # a frame is more than a line
+                texts = [line.decode() for line in lines]
+            found = [line.split(header.separator) for line in texts]
             if set(map(len, found)) != {len(header.fields)}:
                 chunk, found = _of_width(block, header, chunk, found)
             if chunk:
                 columns = list(zip(*found, strict=True))
-                for path, texts in cells.items():
-                    texts += columns[places[path]]
+                for path, values_of in cells.items():
+                    values_of += columns[places[path]]
                 taken += chunk
         rows = taken
         if not rows:
@@ -608,7 +657,7 @@ class ZeekTsvDecoder:
             before = parts[: header.fields.index(path)] if path in header.fields else []
             return len(header.separator.join([*before, ""]).encode())
 
-        values, wrong = _typed(header, log, cells, len(rows), b"\\x" in block.frames.data)
+        values, wrong = _typed(header, log, cells, len(rows), escaped)
         if wrong:
             for index, (path, detail) in wrong.items():
                 block.refuse(ProblemCode.WRONG_TYPE, detail, rows[index], where(rows[index], path), f"$.{path}")
@@ -624,13 +673,6 @@ class ZeekTsvDecoder:
 
 
 _NO_HEADER = _Header()
-
-
-def _texts(block: LineBlock, rows: list[int]) -> list[str]:
-    """Some lines as text, decoded at once unless a frame is more than a line."""
-    lines = [block.lines[row] for row in rows]
-    texts = b"\n".join(lines).decode().split("\n")
-    return texts if len(texts) == len(lines) else [line.decode() for line in lines]
 
 
 def _of_width(block: LineBlock, header: _Header, rows: list[int], cells: list[list[str]]) -> tuple[list[int], list[list[str]]]:

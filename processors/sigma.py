@@ -4,9 +4,11 @@ correlation of several.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
@@ -15,13 +17,19 @@ from ringfence.batch import Batch, EventClass, Micros
 from ringfence.component import BuildContext, Processed, Status
 from ringfence.correlation.stream import CorrelationStream
 from ringfence.detections import Finding
-from ringfence.segments import SegmentMap
+from ringfence.segments import SEGMENT_PARTS, SegmentMap
 from ringfence.sigma import explain, fields
 from ringfence.sigma.engine import Engine, Match
 from ringfence.sigma.rules import Rule
 from ringfence.sigma.ruleset import RuleSet
-from ringfence.sigma.table import Table
+from ringfence.sigma.table import Coded, Table
+from ringfence.telemetry import RULE_VALUES_CUT, RULES_SUSPENDED
 from ringfence.topology import Topology
+
+MAX_NAMED = 100
+_NAMED: set[str] = set()
+"""Rules that have a label of their own among those suspended."""
+_log = logging.getLogger(__name__)
 
 
 class Sigma:
@@ -29,7 +37,9 @@ class Sigma:
 
     def __init__(self, rules: RuleSet, topology: Topology) -> None:
         self._correlations = CorrelationStream(rules.correlations)
-        self._engines = {event_class: Engine(members, fields.is_text) for event_class, members in rules.by_class.items()}
+        self._engines = {
+            event_class: Engine(members, fields.is_text, _suspended) for event_class, members in rules.by_class.items()
+        }
         self._segments = SegmentMap(topology)
 
     def process(self, batch: Batch, now: Micros) -> Processed:
@@ -37,11 +47,13 @@ class Sigma:
         if not batch.frame.height or batch.header.event_class is EventClass.DETECTION:
             return Processed(batch)
         engine = self._engines.get(batch.header.event_class)
-        named = replace(batch, frame=detections.named(batch.frame, self._segments)) if engine else batch
-        table = fields.table_of(named)
+        table = fields.table_of(batch, self._coded(batch.frame))
         matches = engine.match(table) if engine else []
-        found = [_detections(match, named, table) for match in matches if match.rule.is_reported]
-        correlated = self._correlations.feed(named, table, matches)
+        RULE_VALUES_CUT.inc(table.budget.cut)
+        reported = [match for match in matches if match.rule.is_reported]
+        named = replace(batch, frame=detections.named(batch.frame, self._segments)) if reported else batch
+        found = [_detections(match, named, table) for match in reported]
+        correlated = self._correlations.feed(batch, table, matches)
         if correlated is not None:
             found.append(correlated)
         return Processed(batch, {bus.DETECTIONS: [detections.batch_of(found, batch.header)]} if found else {})
@@ -58,6 +70,28 @@ class Sigma:
     def restore(self, state: bytes) -> None:
         """Go on from a snapshot; what it says of correlations that have changed is given up."""
         self._correlations.restore(state)
+
+    def _coded(self, frame: pl.DataFrame) -> Mapping[str, Coded]:
+        """The names of segments and what else is known of them, by the codes in a frame."""
+        sides = [side for side in ("source", "destination") if f"{side}.segment.code" in frame.columns]
+        codes = {side: frame[f"{side}.segment.code"].to_numpy().astype(np.uint16) for side in sides}
+        return {
+            f"{side}.segment.{part}": Coded(self._segments.texts(part), codes[side]) for side in sides for part in SEGMENT_PARTS
+        }
+
+
+def _suspended(rule: Rule) -> None:
+    """Count and name a rule that is left out from now on."""
+    if len(_NAMED) < MAX_NAMED:
+        _NAMED.add(rule.id)
+    RULES_SUSPENDED.labels(rule.id if rule.id in _NAMED else "other").inc()
+    _log.error(
+        "rule %s (%s, %s:%d) is suspended until rules are read again: it took more than its time for a batch",
+        rule.id,
+        rule.title,
+        rule.path,
+        rule.line,
+    )
 
 
 def _detections(match: Match, batch: Batch, table: Table) -> pl.DataFrame:

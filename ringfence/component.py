@@ -100,12 +100,14 @@ class Delivery:
     """Frames that a shell read, and what it must be told to go on after them.
 
     `position` is the shell's own note of what comes next; the runtime stores it in the same commit as the rows. An
-    empty `frames` with a new position is legal. `shed` counts frames that the shell had to drop, by reason.
+    empty `frames` with a new position is legal. `shed` counts frames that the shell had to drop, by reason; `caps` counts
+    the bounds that it hit without knowing of a frame that was lost, by name.
     """
 
     frames: Frames
     position: bytes
     shed: Mapping[str, int] = field(default_factory=dict)
+    caps: Mapping[str, int] = field(default_factory=dict)
 
 
 class Shell(Protocol):

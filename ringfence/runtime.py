@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ringfence import bus, topology
+from ringfence.batch import Frames
 from ringfence.bus import open_bus
 from ringfence.clock import Clock, SystemClock
 from ringfence.component import Bus, Processor, Sink
@@ -59,7 +60,7 @@ class Options:
     stage: Stage = "all"
     one_by_one: bool = False
     handle_signals: bool = True
-    on_progress: Callable[[str, int], None] = lambda name, count: None
+    on_progress: Callable[[str, Frames], None] = lambda name, frames: None
 
 
 class Runtime:

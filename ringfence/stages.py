@@ -28,7 +28,7 @@ from ringfence.errors import EndOfInput, Fenced, Retryable
 from ringfence.ledger import LEDGER_STATE, Counts, topics_read
 from ringfence.retry import until_done
 from ringfence.schema import together
-from ringfence.telemetry import DEAD, DROPPED, FORGOTTEN, MERGED, PARSED, PROCESSED, RECEIVED, REJECTED, STEP_SECS
+from ringfence.telemetry import DEAD, DROPPED, FORGOTTEN, MERGED, PARSED, PROCESSED, RECEIVED, REJECTED, SHELL_CAPS, STEP_SECS
 
 POSITION_STATE = "position"
 SEQUENCE_STATE = "sequence"
@@ -93,7 +93,7 @@ class CollectStage:
 
     def __init__(
         self, name: str, build: Callable[[], Collector], engine: Bus, batching: Batching, buckets: int, clock: Clock,
-        on_progress: Callable[[str, int], None] = lambda name, count: None,
+        on_progress: Callable[[str, Frames], None] = lambda name, frames: None,
     ) -> None:  # fmt: skip
         self.group = f"ringfence.collect.{name}"
         self._name = name
@@ -137,7 +137,7 @@ class CollectStage:
                 if delivery is not None:
                     reading = None
                     run.take(delivery, self._clock)
-                    self._on_progress(self._name, len(delivery.frames.data))
+                    self._on_progress(self._name, delivery.frames)
                 if run.due(self._clock.monotonic()):
                     await self._flush(run)
             if stopping.event.is_set():
@@ -201,6 +201,8 @@ class _Collecting:
         for hop, lost in delivery.shed.items():
             self._counts.shed += lost
             DROPPED.labels(self.name, hop).inc(lost)
+        for cap, hits in delivery.caps.items():
+            SHELL_CAPS.labels(self.name, cap).inc(hits)
 
     def _decoded(self, frames: Frames) -> Iterator[Decoded]:
         """Decode; frames that crash the decoder (a bug in it) are halved until those that do are alone."""

@@ -23,6 +23,12 @@ REJECTED = Counter("ringfence_events_rejected", "Frames that could not be decode
 DROPPED = Counter(
     "ringfence_events_dropped", "Frames lost before ringfence could store them.", ["source", "hop"], registry=REGISTRY
 )
+SHELL_CAPS = Counter(
+    "ringfence_shell_caps",
+    "Bounds that the shell of a collector hit, by name (the page on the architecture lists them).",
+    ["source", "cap"],
+    registry=REGISTRY,
+)
 DEAD = Counter("ringfence_dlq_messages", "Dead letters written.", ["stage", "reason"], registry=REGISTRY)
 PROCESSED = Counter("ringfence_rows_processed", "Rows that a stage is done with.", ["stage"], registry=REGISTRY)
 MERGED = Counter(
@@ -39,6 +45,17 @@ DETECTOR_BOUNDS = Counter(
 )
 YARA_COUNTS = Counter("ringfence_yara", "What happened as YARA rules were looked for, by what.", ["what"], registry=REGISTRY)
 YARA_SUSPENDED = Gauge("ringfence_yara_rules_suspended", "YARA rules that took too long and are suspended.", registry=REGISTRY)
+RULES_SUSPENDED = Counter(
+    "ringfence_rules_suspended",
+    "Times that a rule was suspended because it took too long; of the first hundred rules by their id, of others as `other`.",
+    ["rule"],
+    registry=REGISTRY,
+)
+RULE_VALUES_CUT = Counter(
+    "ringfence_rule_values_cut",
+    "Long values of which a regular expression of a rule read the beginning only.",
+    registry=REGISTRY,
+)
 RETRIES = Counter("ringfence_retries", "Calls that had to be repeated.", ["call"], registry=REGISTRY)
 STEP_SECS = Histogram(
     "ringfence_processing_duration_seconds",

@@ -33,6 +33,15 @@ def _based(value: Path, info: ValidationInfo) -> Path:
 
 ConfigPath = Annotated[Path, AfterValidator(_based)]
 """A path option; a relative one is relative to the folder of the configuration file."""
+STANDARD_INPUT = Path("-")
+
+
+def _based_or_stdin(value: Path, info: ValidationInfo) -> Path:
+    return value if value == STANDARD_INPUT else _based(value, info)
+
+
+InputPath = Annotated[Path, AfterValidator(_based_or_stdin)]
+"""A path option of what is read, where `-` is standard input."""
 Loc = tuple[str | int, ...]
 
 

@@ -1,4 +1,4 @@
-"""kill -9 at random moments of a replay: nothing is lost, nothing appears twice.
+"""kill -9 at random moments of a replay: nothing is lost, nothing appears twice, and rules detect the same.
 
 The short form replays 60,000 events through 4 kills; RINGFENCE_LONG=1 replays 1,000,000 through 20, and over Kafka with broker
 restarts in between (services/kafka.sh restarts it) 3 times.
@@ -95,6 +95,37 @@ def test_killing_a_replay_loses_and_repeats_nothing(tmp_path: Path) -> None:
 
     _check(tmp_path / "out", EVENTS)
     assert hits > 0
+
+
+RULES = """title: Breach
+id: 5b8f0f0e-8f0a-4c7e-9f51-0d3c5c2b6a01
+level: high
+logsource: {product: ringfence, category: boundary}
+detection: {a: {ringfence.boundary.verdict: breached}, condition: a}
+---
+title: Some hosts
+id: 5b8f0f0e-8f0a-4c7e-9f51-0d3c5c2b6a02
+level: low
+logsource: {product: ringfence, category: flow}
+detection: {a: {source.ip|endswith: '.7'}, b: {destination.port: 22}, condition: a or b}
+"""
+
+
+def test_killing_a_replay_with_rules_leaves_the_same_detections_byte_by_byte(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yml"
+    rules.write_text(RULES)
+    eve = _corpus(tmp_path, EVENTS // 2)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+    subprocess.run(_replay(whole, eve, "--rules", str(rules)), check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    hits = _run_with_kills(_replay(killed, eve, "--rules", str(rules)), KILLS, random.Random(11), [])
+
+    expected = (whole / "out" / "detections.jsonl").read_bytes()
+    assert hits > 0
+    assert expected.count(b"\n") > EVENTS // 4
+    assert {json.loads(line)["rule"]["name"] for line in expected.splitlines()[:10_000]} == {"Breach", "Some hosts"}
+    assert (killed / "out" / "detections.jsonl").read_bytes() == expected
 
 
 @pytest.mark.kafka

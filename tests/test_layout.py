@@ -15,7 +15,7 @@ DRAWERS = {"utils", "util", "helpers", "helper", "common", "base", "misc", "shar
 LAYERS = {
     # a module of the core may import those of its own rank and below
     0: {"ringfence", "errors", "batch", "clock", "files", "bus"},
-    1: {"console", "schema", "telemetry", "topology", "yamlfile", "timestamps", "addresses", "retry"},
+    1: {"console", "schema", "telemetry", "topology", "yamlfile", "timestamps", "addresses", "retry", "pace"},
     2: {
         "segments",
         "intents",

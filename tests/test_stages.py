@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -22,6 +23,7 @@ from ringfence.clock import HandClock, SystemClock
 from ringfence.component import Bus, Collector, Delivery, Processed, Processor
 from ringfence.errors import Fenced, Permanent, Retryable
 from ringfence.stages import CollectStage, ProcessStage, SinkStage
+from ringfence.telemetry import REGISTRY
 from ringfence.testing import ListShell
 from tests.eve_lines import flow, topology_file
 
@@ -117,6 +119,24 @@ def test_a_retryable_shell_is_opened_again_after_what_was_taken(tmp_path: Path) 
 
     assert chain.shell.opened_at == [0, 1]
     assert chain.kept(bus.EVENTS) == 2
+
+
+def test_bounds_that_a_shell_hit_are_counted_and_cost_no_frame(tmp_path: Path) -> None:
+    chain = Chain(tmp_path, [[flow(1)], [flow(2)]])
+
+    class Bounded(ListShell):
+        async def read(self) -> Delivery:
+            return replace(await super().read(), caps={"frame": 2, "idle": 1})
+
+    chain.shell = Bounded(chain.shell.items)
+    book = chain.run()
+
+    assert [_hits("frame"), _hits("idle")] == [4, 2]
+    assert book.imbalance == 0
+
+
+def _hits(cap: str) -> float | None:
+    return REGISTRY.get_sample_value("ringfence_shell_caps_total", {"source": "list", "cap": cap})
 
 
 def test_a_sink_that_fails_is_put_back_before_it_is_tried_again(tmp_path: Path) -> None:

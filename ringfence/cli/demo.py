@@ -20,6 +20,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ringfence import config
+from ringfence.batch import Frames
 from ringfence.cli import ledger as ledger_verb
 from ringfence.cli.options import Subparsers
 from ringfence.clock import SystemClock
@@ -136,8 +137,8 @@ class _Arrivals:
     sent: Counter[str] = field(default_factory=Counter)
     taken: Counter[str] = field(default_factory=Counter)
 
-    def on_progress(self, name: str, count: int) -> None:
-        self.taken[name] += count
+    def on_progress(self, name: str, frames: Frames) -> None:
+        self.taken[name] += len(frames.data)
 
     @property
     def complete(self) -> bool:

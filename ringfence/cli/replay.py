@@ -1,8 +1,8 @@
 """`ringfence replay FILE...`: run files through the whole chain, as if they arrived now.
 
 Leaves events.jsonl, boundary.jsonl, detections.jsonl, dead.jsonl and summary.json in the output folder. Files are read one after the other,
-so the same input gives the same output. Interrupted or killed, the same command goes on where it stopped, losing and
-repeating nothing.
+so the same input gives the same output. With --speed they are read side by side, each event at its time. Interrupted or
+killed, the same command goes on where it stopped, losing and repeating nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +24,17 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from ringfence import bus, registry, rulesets, topology
+from ringfence.batch import Frames
 from ringfence.batching import Batching
 from ringfence.bus import BusSettings
 from ringfence.cli import ledger as ledger_verb
 from ringfence.cli.options import Subparsers, add_year, counted, year_of
-from ringfence.component import BuildContext, Collector, Format
+from ringfence.clock import Clock, SystemClock
+from ringfence.component import BuildContext, Collector, Decoder, Format
 from ringfence.config import Config
 from ringfence.errors import ExitCode, Permanent, Retryable
 from ringfence.matrix import Matrix
+from ringfence.pace import Pace
 from ringfence.runtime import Options, Runtime, bus_of
 from ringfence.stages import SINK_STATE
 from ringfence.telemetry import printable
@@ -38,6 +43,7 @@ from ringfence.topology import Topology
 SUMMARY_FILE = "summary.json"
 BUS_FOLDER = ".bus"
 FILES = ("events", "boundary", "detections", "dead")
+SLOWEST, FASTEST = 0.001, 1_000_000
 _RECOGNISE_BYTES = 64 * 1024
 
 
@@ -74,26 +80,46 @@ def add(verbs: Subparsers) -> None:
         default="drop",
         help="keep each line as it arrived in event.original (default: drop)",
     )
+    verb.add_argument(
+        "--speed", type=_speed, metavar="N",
+        help="N times as fast as it was recorded, by the times of the events (default: as fast as possible)",
+    )  # fmt: skip
     verb.add_argument("--json", action="store_true", help="print summary.json instead of the matrix")
     verb.set_defaults(run=run)
 
 
+def _speed(text: str) -> float:
+    speed = float(text)
+    if not SLOWEST <= speed <= FASTEST:
+        raise argparse.ArgumentTypeError(f"{text} is not between {SLOWEST} and {FASTEST:,}")
+    return speed
+
+
 @dataclass(frozen=True, slots=True)
 class _Input:
+    name: str
     path: Path
     format: Format
     year: int
 
-    def collector(self) -> Collector:
+    def collector(self, pace: Pace | None) -> Collector:
         """A collector that reads the file to its end."""
-        shell = registry.load("shells", "tail")(self.path, self.format.framer, False)
-        return Collector(self.format.module, shell, self.format.decoder(self.year))
+        shell = (
+            registry.load("shells", "tail")(self.path, self.format.framer, False)
+            if pace is None
+            else registry.load("shells", "paced")(self.name, self.path, self.format.framer, self.decoder, pace)
+        )
+        return Collector(self.format.module, shell, self.decoder())
+
+    def decoder(self) -> Decoder:
+        """A decoder for the file."""
+        return self.format.decoder(self.year)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Replay, and leave the results."""
     loaded = topology.load(arguments.topology)
-    inputs = [_input(path, arguments) for path in arguments.files]
+    inputs = [_input(index, path, arguments) for index, path in enumerate(arguments.files)]
     out: Path = arguments.out
     if arguments.bus == "memory:":
         raise Permanent(
@@ -104,10 +130,14 @@ def run(arguments: argparse.Namespace) -> int:
             raise Permanent(f"--rules {path} is not there; accepted: files of Sigma or YARA rules, or folders of them")
     if (out / SUMMARY_FILE).exists():
         raise Permanent(f"{out} holds the result of a finished replay; choose another folder, or remove it")
-    config = _config(arguments, inputs, loaded, out)
+    clock = SystemClock()
+    pace = None if arguments.speed is None else Pace(arguments.speed, [entry.name for entry in inputs], clock)
+    config = _config(arguments, inputs, loaded, out, pace)
     asyncio.run(bus_of(config).create_topics())  # they are this replay's own
-    with _progress(inputs) as on_progress:
-        was_stopped = asyncio.run(_run(config, on_progress))
+    with _progress(inputs, pace) as on_progress:
+        was_stopped = asyncio.run(_run(config, Options(one_by_one=pace is None, on_progress=on_progress), clock))
+    if pace is not None and pace.late_secs:
+        sys.stderr.write(f"this speed could not be kept: the replay ended {pace.late_secs:.1f} s late\n")
     if was_stopped:
         raise Retryable("stopped before the end; the same command goes on from here")
     summary, matrix = asyncio.run(_summary(config, inputs))
@@ -122,13 +152,13 @@ def run(arguments: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-async def _run(config: Config, on_progress: Callable[[str, int], None]) -> bool:
-    runtime = Runtime(config, Options(one_by_one=True, on_progress=on_progress))
+async def _run(config: Config, options: Options, clock: Clock) -> bool:
+    runtime = Runtime(config, options, clock)
     await runtime.run()
     return runtime.was_stopped
 
 
-def _input(path: Path, arguments: argparse.Namespace) -> _Input:
+def _input(index: int, path: Path, arguments: argparse.Namespace) -> _Input:
     try:
         with path.open("rb") as stream:
             first, year = stream.read(_RECOGNISE_BYTES), year_of(stream, arguments.year)
@@ -140,10 +170,10 @@ def _input(path: Path, arguments: argparse.Namespace) -> _Input:
         raise Permanent(
             f"the format of {path} is not recognised by its first bytes; name it with --format ({', '.join(sorted(known))})"
         )
-    return _Input(path, found, year)
+    return _Input(f"{index}-{path.name}", path, found, year)
 
 
-def _config(arguments: argparse.Namespace, inputs: Sequence[_Input], loaded: Topology, out: Path) -> Config:
+def _config(arguments: argparse.Namespace, inputs: Sequence[_Input], loaded: Topology, out: Path, pace: Pace | None) -> Config:
     jsonl = registry.load("sinks", "jsonl")
     terminal = registry.load("sinks", "terminal")
     sinks: dict[str, Callable[[], Any]] = {
@@ -157,7 +187,7 @@ def _config(arguments: argparse.Namespace, inputs: Sequence[_Input], loaded: Top
         topology_file=None,
         topology=loaded,
         batching=Batching(),
-        collectors={f"{index}-{entry.path.name}": entry.collector for index, entry in enumerate(inputs)},
+        collectors={entry.name: partial(entry.collector, pace) for entry in inputs},
         sinks=sinks,
         rule_files=rule_files,
         rules=rule_files.load(),
@@ -180,26 +210,39 @@ def _sink(kind: Any, settings: dict[str, Any], name: str, loaded: Topology) -> C
 
 
 class _progress:  # noqa: N801  (a context manager that reads as a verb)
-    """A progress bar over the bytes of all files, on a terminal only."""
+    """A progress bar over the bytes of all files, on a terminal only; at a pace, it tells which time is reached instead of
+    guessing from bytes how long the rest takes."""
 
-    def __init__(self, inputs: Sequence[_Input]) -> None:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-        )
+    def __init__(self, inputs: Sequence[_Input], pace: Pace | None) -> None:
+        guesses = () if pace else (TransferSpeedColumn(), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), *guesses)
         self._bar = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
         self._total = sum(entry.path.stat().st_size for entry in inputs)
+        self._reached: dict[str, int] = {}
+        self._pace = pace
 
-    def __enter__(self) -> Callable[[str, int], None]:
+    def __enter__(self) -> Callable[[str, Frames], None]:
         self._bar.start()
-        task = self._bar.add_task("replay", total=self._total)
-        return lambda name, count: self._bar.update(task, advance=count, description=printable(name))
+        self._task = self._bar.add_task("replay", total=self._total)
+        return self._on_progress
 
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
+
+    def _on_progress(self, name: str, frames: Frames) -> None:
+        """What was read of a file, in this run and before it."""
+        self._reached[name] = max(self._reached.get(name, 0), reached(frames))
+        self._bar.update(self._task, completed=sum(self._reached.values()), description=printable(self._description(name)))
+
+    def _description(self, name: str) -> str:
+        if self._pace is None or self._pace.reached_us is None:
+            return name
+        return f"{datetime.fromtimestamp(self._pace.reached_us / 1_000_000, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def reached(frames: Frames) -> int:
+    """How much of its file was read with these frames."""
+    return int(frames.positions[-1]) + int(frames.offsets[-1] - frames.offsets[-2]) if len(frames) else 0
 
 
 async def _summary(config: Config, inputs: Sequence[_Input]) -> tuple[dict[str, Any], Matrix]:

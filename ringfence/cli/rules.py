@@ -162,13 +162,17 @@ def _test(arguments: argparse.Namespace) -> int:
     loaded = _loaded(arguments)
     tested = [rule for rule in loaded.rules if trial.is_tested(rule)]
     faults = [fault for rule in tested for fault in trial.faults(rule)]
+    correlations = [each for each in loaded.correlations if trial.is_tested(each)]
+    faults += [fault for each in correlations for fault in trial.faults_of(each, loaded)]
     for fault in faults:
         if arguments.json:
             say(json.dumps({"path": fault.rule.path, "id": fault.rule.id, "title": fault.rule.title, "reason": fault.reason}))
         else:
             say(str(fault))
-    untested = len(loaded.rules) - len(tested)
-    sys.stderr.write(f"{counted(len(tested), 'rule')} tested, {counted(len(faults), 'fault')}; {untested:,} carry no tests\n")
+    untested = len(loaded.rules) + len(loaded.correlations) - len(tested) - len(correlations)
+    sys.stderr.write(
+        f"{counted(len(tested) + len(correlations), 'rule')} tested, {counted(len(faults), 'fault')}; {untested:,} carry no tests\n"
+    )
     return ExitCode.FOUND if faults or loaded.refusals else ExitCode.OK
 
 
@@ -267,7 +271,7 @@ def _format(stream: BinaryIO, arguments: argparse.Namespace) -> Format:
 
 def _plain_blocks(stream: BinaryIO, loaded: Loaded) -> Iterator[_Block]:
     _report(loaded.refusals, len(loaded.rules))
-    engine, reader = Engine(loaded.rules), Reader(loaded.rules)
+    engine, reader = Engine(loaded.rules, on_suspension=_suspended), Reader(loaded.rules)
     number, offset = 0, 0
     while lines := [line for _, line in zip(range(BLOCK_LINES), stream, strict=False)]:
         events = reader.read(lines)
@@ -288,7 +292,7 @@ def _decoded_blocks(stream: BinaryIO, chosen: Format, loaded: Loaded, arguments:
     routed, refused = _routed(loaded.rules)
     _report([*loaded.refusals, *refused], len(routed))
     engines = {
-        event_class: Engine([rule for rule, classes in routed if event_class in classes], fields.is_text)
+        event_class: Engine([rule for rule, classes in routed if event_class in classes], fields.is_text, _suspended)
         for event_class in EventClass
     }
     decoder = chosen.decoder(year_of(stream, arguments.year))
@@ -301,6 +305,12 @@ def _decoded_blocks(stream: BinaryIO, chosen: Format, loaded: Loaded, arguments:
             rows = {int(place): before + number for number, place in enumerate(frames.positions.tolist())}
             yield _Block(engines[event_class], fields.table_of(Batch(header, frame)), _place_of(positions, rows))
         before += len(frames)
+
+
+def _suspended(rule: Rule) -> None:
+    sys.stderr.write(
+        printable(f"{rule.path}:{rule.line}: {rule.title}: suspended, it took more than its time for a block of events") + "\n"
+    )
 
 
 def _place_of(positions: Sequence[int], rows: dict[int, int]) -> Callable[[int], tuple[int, int]]:

@@ -31,13 +31,24 @@ def fields(node: Node, table: Table) -> Callable[[int], dict[str, Any]]:
         case And(children):
             return _merged([fields(child, table) for child in children])
         case Or(children):
-            return _those_that_hold([(program(child)(table), fields(child, table)) for child in children])
+            return _those_that_hold([(program(part)(table), fields(child, table)) for part, child in _parts(children)])
         case Not() | Keyword():
             return lambda row: {}
         case leaf:
             names = [name for name in (leaf.field, getattr(leaf, "other", None)) if name]
             columns = [(name, table.values(name, False)) for name in names]
             return lambda row: {name: values[row] for name, values in columns if values and values[row] is not None}
+
+
+def _parts(children: Sequence[Node]) -> Iterator[tuple[Node, Node]]:
+    """What must hold, and what its fields are read of: of texts that one field may be any will do, tested at once."""
+    texts: dict[str, list[Text]] = {}
+    for child in children:
+        if isinstance(child, Text):
+            texts.setdefault(child.field, []).append(child)
+        else:
+            yield child, child
+    yield from ((Or(tuple(alike)), alike[0]) for alike in texts.values())
 
 
 def _merged(parts: Sequence[Callable[[int], dict[str, Any]]]) -> Callable[[int], dict[str, Any]]:

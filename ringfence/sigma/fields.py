@@ -20,7 +20,7 @@ from ringfence.batch import Batch, EventClass
 from ringfence.projection import zeek_columns
 from ringfence.schema import BY_NAME, COLUMNS, frame_schema
 from ringfence.sigma.rules import LogSource, Rule, Unsupported
-from ringfence.sigma.table import WHOLE, Table
+from ringfence.sigma.table import WHOLE, Coded, Table
 from ringfence.sigma.tree import (
     ALWAYS,
     And,
@@ -88,9 +88,10 @@ def route_of(source: LogSource) -> Route:
     raise Unsupported(f"log source '{source}' is not mapped to events; see docs/reference/log-sources.md")
 
 
-def table_of(batch: Batch) -> Table:
-    """The columns of a batch as rules see them: addresses, times and protocols as text."""
-    return Table(batch.frame.height, lambda name: _column(batch.frame, name))
+def table_of(batch: Batch, coded: Mapping[str, Coded] | None = None) -> Table:
+    """The columns of a batch as rules see them: addresses, times and protocols as text. `coded` are columns beside it."""
+    frame = batch.frame
+    return Table(frame.height, lambda name: _column(frame, name), coded or {}, lambda name: _ipv4(frame, name))
 
 
 def is_text(name: str) -> bool:
@@ -126,6 +127,13 @@ def _column(frame: pl.DataFrame, name: str) -> pl.Series | None:
     if declared is not None and declared.render == "time":
         return documents.rfc3339(frame[name])
     return _lossy(frame[name]) if frame[name].dtype == pl.Binary() else frame[name]
+
+
+def _ipv4(frame: pl.DataFrame, name: str) -> pl.Series | None:
+    if name not in frame.columns or frame[name].dtype != pl.UInt32() or BY_NAME[name].render != "ipv4":
+        return None
+    six = frame.get_column(f"{name}6", default=None)
+    return frame[name] if six is None or six.null_count() == len(six) else None
 
 
 def _lossy(column: pl.Series) -> pl.Series:

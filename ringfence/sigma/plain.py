@@ -40,11 +40,12 @@ class Events(NamedTuple):
 
 
 class Reader:
-    """Reads events for some rules."""
+    """Reads events for some rules; `more` are fields that are wanted beside theirs."""
 
-    def __init__(self, rules: Iterable[Rule]) -> None:
+    def __init__(self, rules: Iterable[Rule], more: Iterable[str] = ()) -> None:
         used = [leaf for rule in rules for leaf in leaves(rule.condition)]
         names = {name for leaf in used for name in (getattr(leaf, "field", None), getattr(leaf, "other", None)) if name}
+        names |= set(more)
         self._wants_whole = any(isinstance(leaf, Keyword) or (isinstance(leaf, Regex) and leaf.field is None) for leaf in used)
         self._names = sorted(names | {name.split(".", 1)[0] for name in names})
         members = [(f"f{number}", Any, None) for number in range(len(self._names))]

@@ -14,6 +14,7 @@ import re2
 
 from ringfence import addresses
 from ringfence.addresses import MAPPED_PREFIX
+from ringfence.sigma.budget import MAX_READ_WORK, Budget
 from ringfence.sigma.table import NO_VALUES, WHOLE, Table
 from ringfence.sigma.tree import (
     And,
@@ -41,6 +42,11 @@ RowTest = Callable[[int], bool]
 Program = Callable[[Table], RowTest]
 """Bound to a table, a condition tests its rows; what can be looked up once for all rows is."""
 Predicate = Callable[[Any], bool]
+ALIKE = 64
+"""Texts tested at once."""
+LONG_CHARS = 16 * 1024
+_LONG_WORK = 16
+"""Instructions for each character of so many texts."""
 
 
 def program(node: Node) -> Program:
@@ -108,11 +114,12 @@ def _opposite(program: Program) -> Program:
     return bind
 
 
-def _leaf(field: str, is_folded: bool, test: Predicate) -> Program:
+def _leaf(field: str, is_folded: bool, test_alone: Predicate) -> Program:
     def bind(table: Table) -> RowTest:
         values = table.values(field, is_folded)
         if values is NO_VALUES:
             return lambda row: False
+        test = metered(test_alone, table.budget)
         if table.is_list(field):
             return lambda row: any(one is not None and test(one) for one in values[row] or ())
 
@@ -132,7 +139,8 @@ def _alike(children: Sequence[Node]) -> Iterator[tuple[str, bool, Predicate]]:
         if isinstance(child, Text) and (key := _kind(child)) is not None:
             groups.setdefault(key, []).append(_literal(child))
     for (field, cased, shape), literals in groups.items():
-        yield field, not cased, _ONE_OF[shape](tuple(literals))
+        for start in range(0, len(literals), ALIKE):
+            yield field, not cased, _ONE_OF[shape](tuple(literals[start : start + ALIKE]))
 
 
 def _others(children: Sequence[Node]) -> list[Node]:
@@ -207,7 +215,7 @@ def test_of(leaf: Leaf) -> tuple[str, bool, Predicate]:
         case Keyword(parts, cased):
             return WHOLE, not cased, _inside(parts, cased)
         case Regex(field, pattern):
-            return field or WHOLE, False, _regex(pattern)
+            return field or WHOLE, False, Pattern(pattern)
         case Number(field, value):
             return field, True, _number(value)
         case Compare(field, name, value):
@@ -245,15 +253,47 @@ def _wildcards(parts: Parts, cased: bool, anchored: bool) -> Predicate:
         re2.escape(part if cased else fold(part)) if isinstance(part, str) else ".*" if part.value == "*" else "."
         for part in parts
     )
-    return _regex(f"(?s)\\A(?:{inner})\\z" if anchored else f"(?s){inner}")
+    return Pattern(f"(?s)\\A(?:{inner})\\z" if anchored else f"(?s){inner}")
 
 
-def _regex(pattern: str) -> Predicate:
-    """A set of one: half the cost of a search, for it makes no match object."""
-    compiled = re2.Set.SearchSet()
-    compiled.Add(pattern)
-    compiled.Compile()
-    return lambda text: bool(compiled.Match(text))
+class Pattern:
+    """A regular expression of RE2. Of a value for which it would do more than MAX_READ_WORK it reads the beginning."""
+
+    def __init__(self, pattern: str) -> None:
+        self._set = re2.Set.SearchSet()  # of one: half the cost of a search, for it makes no match object
+        self._set.Add(pattern)
+        self._set.Compile()
+        self.instructions = max(re2.compile(pattern, _OPTIONS).programsize, 1)
+        self.most = MAX_READ_WORK // self.instructions
+
+    def __call__(self, text: str) -> bool:
+        """True where it is found."""
+        return bool(self._set.Match(text if len(text) <= self.most else text[: self.most]))
+
+
+_OPTIONS = re2.Options()
+_OPTIONS.max_mem = 8 << 20
+
+
+def metered(test: Predicate, budget: Budget) -> Predicate:
+    """The same test; what a regular expression does counts, and long text."""
+    if not isinstance(test, Pattern):
+
+        def plain(text: str) -> bool:
+            if len(text) > LONG_CHARS:
+                budget.spend(len(text) * _LONG_WORK)
+            return test(text)
+
+        return plain
+    instructions, most = test.instructions, test.most
+
+    def run(text: str) -> bool:
+        found = test(text)
+        budget.cut += len(text) > most
+        budget.spend(instructions * len(text))
+        return found
+
+    return run
 
 
 def _number(value: float) -> Predicate:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,8 +47,10 @@ from sigma.types import (
     SpecialChars,
 )
 
+from ringfence.sigma import limits
 from ringfence.sigma.correlations import Correlation, Draft, References, draft, in_order, resolved
 from ringfence.sigma.filters import applied, targets
+from ringfence.sigma.limits import TooLarge
 from ringfence.sigma.refusals import Place, Refusal, Unsupported
 from ringfence.sigma.tree import (
     And,
@@ -150,7 +153,7 @@ class _Documents:
         """Turns what is wrong with a document into its refusal."""
         try:
             yield
-        except (SigmaError, Unsupported, RecursionError) as error:
+        except (SigmaError, Unsupported, TooLarge, RecursionError) as error:
             self.refusals.append(place.refuse(error))
             if isinstance(document, SigmaRule):
                 self.known.refuse(document.id, document.name)
@@ -173,7 +176,7 @@ def _read(text: str, path: str, found: _Documents) -> None:
             mark = getattr(error, "problem_mark", None)
             reason = f"not YAML: {getattr(error, 'problem', None) or error}"
             found.refusals.append(Refusal(path, line + (mark.line if mark else 0), path, reason))
-        except (SigmaError, Unsupported, RecursionError) as error:
+        except (SigmaError, Unsupported, TooLarge, RecursionError) as error:
             found.refusals.append(place.refuse(error))
             if isinstance(document, dict):
                 found.known.refuse(document.get("id"), document.get("name"))
@@ -184,6 +187,7 @@ def _parsed(document: dict[str, Any], path: str, line: int) -> SigmaRule | Draft
         raise Unsupported("there is no 'detection', 'correlation' or 'filter'")
     if "action" in document:
         raise Unsupported("'action' is not supported; write each rule out")
+    limits.check_document(document)
     collection = SigmaCollection.from_dicts([document], collect_filters=True, resolve_references=False)
     found = collection.filters[0] if collection.filters else collection.rules[0]
     return draft(found, path, line) if isinstance(found, SigmaCorrelationRule) else found
@@ -274,6 +278,8 @@ def _documents(text: str) -> Iterator[tuple[int, str]]:
 
 def _rule(rule: SigmaRule, path: str, line: int, placeholders: Mapping[str, Sequence[str]]) -> Rule:
     trees = [_node(condition.parsed, placeholders) for condition in rule.detection.parsed_condition]
+    for tree in trees:
+        limits.check_tree(tree)
     source = rule.logsource
     return Rule(
         id=str(rule.id or rule.name or f"{Path(path).stem}:{line}"),
@@ -334,6 +340,7 @@ def _keyword(value: Any, placeholders: Mapping[str, Sequence[str]]) -> Node:
 
 def _filled(value: SigmaString, placeholders: Mapping[str, Sequence[str]]) -> Iterator[Parts]:
     """The pattern of a text; one for each value of a placeholder in it."""
+    limits.check_filled(prod(len(placeholders.get(part.name, ())) for part in value.s if isinstance(part, Placeholder)))
     parts: list[str | Wildcard] = []
     for place, part in enumerate(value.s):
         if isinstance(part, Placeholder):
@@ -359,6 +366,7 @@ def _joined(parts: Sequence[str | Wildcard]) -> Parts:
             joined[-1] = last + part
         elif part != "":
             joined.append(part)
+    limits.check_text(tuple(joined))
     return tuple(joined)
 
 
@@ -367,7 +375,7 @@ def _pattern(value: SigmaRegularExpression) -> str:
     flags = "".join(sorted(letter for flag, letter in _FLAGS.items() if flag in value.flags))
     pattern = (f"(?{flags})" if flags else "") + value.regexp.original
     try:
-        re2.compile(pattern, _RE2_OPTIONS)
+        limits.check_program(re2.compile(pattern, _RE2_OPTIONS).programsize)
     except re2.error as error:
         raise Unsupported(f"regular expression '{value.regexp.original}' is none of RE2: {_reason(error)}") from None
     return pattern

@@ -6,8 +6,14 @@ import json
 import signal
 import subprocess
 from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
+import numpy as np
+
+from ringfence.batch import Source, frames_of
+from ringfence.cli.replay import reached
 from ringfence.demo import exporters
 from ringfence.demo.exporters import BLOCK, TCP, Talk
 from ringfence.errors import ExitCode
@@ -15,12 +21,14 @@ from tests.cli.command import command, ringfence
 from tests.collectors.encode_netflow import Export, Flow
 from tests.eve_lines import flow, topology_file
 
+AT_US = 1_790_000_000_000_000
 
-def _files(folder: Path) -> tuple[Path, Path]:
+
+def _files(folder: Path, at_us: int = AT_US) -> tuple[Path, Path]:
     eve = folder / "eve.json"
     eve.write_bytes(flow(1) + flow(2, port=22) + b"broken\n" + flow(3, port=22, answered=False))
     pflog = folder / "pflog"
-    attempt = Talk("10.1.0.7", 40_000, "10.2.0.9", 3389, TCP, 1_790_000_000_000_000, 1_790_000_000_000_000)
+    attempt = Talk("10.1.0.7", 40_000, "10.2.0.9", 3389, TCP, at_us, at_us)
     pflog.write_bytes(exporters.PCAP_HEADER + exporters.pflog(attempt, BLOCK, "vlan10", "a", 4, 2, attempt.start_us))
     return eve, pflog
 
@@ -153,3 +161,34 @@ def test_a_flow_that_two_exporters_saw_is_one_crossing(tmp_path: Path) -> None:
     assert summary["ledger"]["components"]["ringfence.process"]["merged"] == 2
     assert summary["ledger"]["imbalance"] == 0
     assert "5 events, 3 boundary tests, 0 dead letters, 2 merged; the ledger balances" in outcome.out
+
+
+def test_at_a_speed_files_are_read_side_by_side_with_the_same_results(tmp_path: Path) -> None:
+    first = json.loads(flow(1))["timestamp"]
+    eve, pflog = _files(tmp_path, int(datetime.fromisoformat(first).timestamp()) * 1_000_000)
+    topology = topology_file(tmp_path)
+
+    for out, more in ((tmp_path / "fast", ()), (tmp_path / "paced", ("--speed", "20"))):
+        outcome = ringfence("replay", eve, pflog, "--topology", topology, "--out", out, *more)
+        assert outcome.code == ExitCode.OK, outcome.err
+        assert "could not be kept" not in outcome.err
+
+    for name in ("events.jsonl", "boundary.jsonl"):
+        fast, paced = ((tmp_path / folder / name).read_bytes().splitlines() for folder in ("fast", "paced"))
+        assert sorted(paced) == sorted(fast)
+    assert json.loads((tmp_path / "paced" / "summary.json").read_text())["ledger"]["imbalance"] == 0
+
+
+def test_a_speed_that_cannot_be_meant_is_refused(tmp_path: Path) -> None:
+    for speed in ("0", "-1", "nan", "fast"):
+        outcome = ringfence("replay", "a", "--topology", "t", "--out", tmp_path / "out", f"--speed={speed}")
+        assert outcome.code == ExitCode.USAGE
+        assert "--speed" in outcome.err
+
+
+def test_progress_is_the_place_in_the_file_that_was_reached() -> None:
+    frames = frames_of([b"one\n", b"three\n"], Source("file", 1))
+
+    assert reached(frames) == 10
+    assert reached(replace(frames, positions=frames.positions + np.uint64(100))) == 110
+    assert reached(frames_of([], Source("file", 1))) == 0

@@ -16,6 +16,7 @@ import pytest
 
 from ringfence.errors import ExitCode
 from tests.cli.command import command, ringfence
+from tests.collectors.encode_pflog import Pflog, file_header, ip4, record, tcp
 from tests.eve_lines import flow, topology_file
 
 CONFIG = """
@@ -255,3 +256,14 @@ def test_a_full_disk_holds_neither_the_data_nor_the_end(tmp_path: Path) -> None:
     assert b"stays where it is for the next start" in errors
     assert (process.returncode, again.code) == (ExitCode.OK, ExitCode.OK)
     assert len(lines) == len(serials) == 10_000
+
+
+def test_a_capture_on_standard_input_is_run_to_its_end(tmp_path: Path) -> None:
+    text = CONFIG.replace("ids: {type: suricata, path: eve.json, follow: true}", 'edge: {type: pflog, path: "-"}')
+    packet = Pflog().encode() + ip4(bytes([10, 1, 0, 5]), bytes([10, 2, 0, 9]), 6, tcp(40000, 22))
+
+    outcome = ringfence("run", _config(tmp_path, text), stdin=file_header() + record(packet) * 2)
+
+    assert outcome.code == ExitCode.OK, outcome.err
+    events = (tmp_path / "out" / "events.jsonl").read_bytes().splitlines()
+    assert [json.loads(event)["source"]["port"] for event in events] == [40000, 40000]

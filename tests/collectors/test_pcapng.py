@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import socket
 import struct
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 from collectors.pcap import UNCUT_BYTES, Order
 from collectors.pcapng import MAX_BLOCK_BYTES, MAX_INTERFACES, CaptureFramer, Interface, PcapngFramer
 from collectors.pflog import KIND, PflogDecoder, recognise
+from collectors.tail import TailShell
 from ringfence.batch import Decoded, EventClass, Frames, ProblemCode, Source, frames_of
 from tests.collectors.encode_pcapng import block, enhanced, interface, option, section, simple
 from tests.collectors.encode_pflog import Pflog, file_header, ip4, record, tcp
@@ -50,7 +53,7 @@ def read(
     stream: bytes, sizes: Sequence[int] = (), received_us: int = 0
 ) -> tuple[list[dict[str, Any]], list[Any], dict[str, int]]:
     """Rows, problems and what was filtered, of a stream that arrives in these chunks; all frames are accounted for."""
-    framer, decoder, position = CaptureFramer(), PflogDecoder(pcapng=True), 0
+    framer, decoder, position = CaptureFramer(), PflogDecoder(), 0
     found: list[dict[str, Any]] = []
     problems: list[Any] = []
     filtered: dict[str, int] = {}
@@ -124,6 +127,43 @@ def test_any_bytes_raise_nothing_and_are_accounted_for(
     assert b"".join(whole) == bytes(stream)
     assert frames(chunked(bytes(stream), sizes)) == whole
     assert read(bytes(stream), sizes, received) == read(bytes(stream), (), received)
+
+
+def went_on(stream: bytes, at: int) -> tuple[list[dict[str, Any]], list[Any]]:
+    """Rows and problems of what follows `at`, read by a framer and a decoder that have but the head of what came before."""
+    before, framer, decoder = CaptureFramer(), CaptureFramer(), PflogDecoder()
+    before.cut(stream[:at])
+    assert before.pending == 0
+    assert len(before.head) <= 40 + 40 * MAX_INTERFACES
+    head = frames([before.head], framer)
+    decoder.feed(frames_of(head, SOURCE))
+    rest = frames([stream[at:]], framer)
+    starts = at + np.cumsum([0, *map(len, rest)])[:-1]
+    decoded = decoder.feed(replace(frames_of(rest, SOURCE), positions=starts.astype(np.uint64)))
+    return rows(decoded), [(found.code, found.detail, found.position, found.offset) for found in decoded.problems]
+
+
+@settings(max_examples=100)
+@given(st.lists(sections(), min_size=1, max_size=2), st.lists(st.tuples(st.integers(4, 2000), st.integers(0, 255)), max_size=3))
+def test_going_on_at_any_block_gives_the_rows_that_follow(parts: list[bytes], changes: list[tuple[int, int]]) -> None:
+    stream = bytearray(b"".join(parts))
+    for at, value in changes:
+        if at < len(stream):
+            stream[at] = value
+    found, problems, _ = read(bytes(stream))
+
+    for at in np.cumsum([len(frame) for frame in frames([bytes(stream)])])[:-1].tolist():
+        after = [row for row in found if row["ringfence.event.position"] >= at]
+        assert went_on(bytes(stream), at) == (after, [problem for problem in problems if problem[2] >= at])
+
+
+def test_the_head_of_many_long_interfaces_is_short() -> None:
+    framer = PcapngFramer()
+    framer.cut(section(options=option(1, bytes(60_000))))
+    for _ in range(MAX_INTERFACES + 5):
+        framer.cut(interface(options=[(1, bytes(500)), (9, b"\x09")]))
+
+    assert len(framer.head) == 28 + 40 * MAX_INTERFACES
 
 
 @given(st.binary(max_size=120), st.lists(st.integers(0, 30), max_size=6))
@@ -280,12 +320,6 @@ def test_a_section_header_that_cannot_be_used_makes_its_section_unreadable(start
     assert problems[0][0] == code
 
 
-def test_the_collector_refuses_pcapng_and_says_how_to_read_it() -> None:
-    decoded = PflogDecoder().feed(frames_of([HEAD], SOURCE))
-
-    assert decoded.problems[0].detail.startswith("stream is pcapng; accepted: classic pcap")
-
-
 def test_a_pcapng_file_is_recognised_by_the_link_type_of_its_interfaces() -> None:
     assert recognise(section() + interface(linktype=1) + interface())
     assert recognise(section(">") + interface(">") + b"\0")
@@ -308,3 +342,80 @@ def test_tcpdump_reads_what_the_encoder_writes(tmp_path: Path) -> None:
 
     assert [line.split()[0] for line in lines] == ["1790000000.000005", "1790000000.001005"]
     assert [row["@timestamp"] for row in read(capture.read_bytes())[0]] == [NOW, NOW + 1000]
+
+
+def followed(path: Path, *changes: Callable[[], object]) -> list[list[tuple[int, bool]]]:
+    """The times, and which of them are lossy, that each change of a followed file brings; it is opened again before each."""
+
+    async def run() -> list[list[tuple[int, bool]]]:
+        position = b""
+        found: list[list[tuple[int, bool]]] = []
+        for change in changes:
+            change()
+            shell, decoder = TailShell(path, CaptureFramer, True, poll_secs=0.001), PflogDecoder()
+            await shell.open(position)
+            found.append([])
+            while not found[-1]:
+                delivery = await asyncio.wait_for(shell.read(), 20)
+                position = delivery.position
+                decoded = decoder.feed(delivery.frames)
+                assert not decoded.problems
+                found[-1] += [(row["@timestamp"] - NOW, row["ringfence.evidence.lossy"]) for row in rows(decoded)]
+            await shell.close()
+        return found
+
+    return asyncio.run(run())
+
+
+def test_a_growing_file_is_followed_across_restarts_rotation_and_truncation(tmp_path: Path) -> None:
+    path = tmp_path / "pflog.pcapng"
+    nano = section() + interface(options=[(9, b"\x09")])
+
+    def packet(number: int) -> bytes:
+        return enhanced(PLAIN, (NOW + number) * 1000)
+
+    def append(data: bytes) -> None:
+        with path.open("ab") as file:
+            file.write(data)
+
+    def rotate() -> None:
+        append(packet(3)[40:])
+        path.rename(path.with_name("pflog.pcapng.0"))
+        append(section(">") + interface(">") + enhanced(Pflog().encode(">") + PLAIN[100:], NOW + 4, order=">"))
+
+    found = followed(
+        path,
+        lambda: append(nano + packet(0) + packet(1)),
+        lambda: append(packet(2) + packet(3)[:40]),
+        rotate,
+        lambda: None,
+        lambda: append(enhanced(Pflog().encode(">") + PLAIN[100:], NOW + 5, order=">")),
+        lambda: append(section() + interface() + enhanced(PLAIN, NOW + 6)),
+        lambda: append(enhanced(PLAIN, NOW + 7)),
+        lambda: path.write_bytes(nano + packet(8)),
+    )
+
+    assert found == [
+        [(0, False), (1, False)], [(2, False)], [(3, False)], [(4, False)],
+        [(5, False)], [(6, False)], [(7, False)], [(8, True)],
+    ]  # fmt: skip
+
+
+def test_a_file_that_cannot_be_cut_is_rejected_again_where_it_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "noise"
+    path.write_bytes(b"GET / HTTP/1.1\r\n" * 8200)
+
+    async def run() -> list[Any]:
+        position = b""
+        found: list[Any] = []
+        for _ in range(2):
+            shell, decoder = TailShell(path, CaptureFramer, False, chunk_bytes=UNCUT_BYTES), PflogDecoder()
+            await shell.open(position)
+            for _ in range(2):
+                delivery = await shell.read()
+                position = delivery.position
+                found += [(problem.position, len(problem.raw or b"")) for problem in decoder.feed(delivery.frames).problems]
+            await shell.close()
+        return found
+
+    assert asyncio.run(run()) == [(0, UNCUT_BYTES), (UNCUT_BYTES, UNCUT_BYTES), (0, 24), (2 * UNCUT_BYTES, 128)]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import itertools
+import os
 import shutil
 import socket
 import struct
@@ -34,6 +36,8 @@ from collectors.pflog import (
     walk_extensions,
 )
 from ringfence.batch import Decoded, EventClass, Frames, ProblemCode, Source, frames_of
+from ringfence.component import BuildContext
+from ringfence.topology import EMPTY
 from tests.collectors.encode_pflog import (
     AF_INET6,
     MICROS,
@@ -634,6 +638,23 @@ def test_a_capture_is_recognised_by_its_link_type() -> None:
     assert not recognise(b"")
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({}, "exactly one of path and command is required"),
+        ({"path": "a", "command": ["tcpdump"]}, "exactly one of path and command is required"),
+        ({"command": ["tcpdump"], "follow": False}, "follow goes with path; a command is started again whenever it ends"),
+        ({"command": "tcpdump -w -"}, r"must be a list of words, such as \[tcpdump, -n\]; it is never a line for a shell"),
+        ({"command": []}, "must name a program"),
+        ({"command": ["tcpdump", 160]}, '160 is no text; put words like numbers in quotes: "160"'),
+        ({"command": ["tcpdump", "a\0b"]}, "is no text"),
+    ],
+)
+def test_what_is_to_be_read_must_be_said_once_and_clearly(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        PflogConfig.model_validate(options)
+
+
 def test_unknown_options_are_refused() -> None:
     with pytest.raises(ValidationError):
         PflogConfig.model_validate({"path": "/var/log/pflog", "folow": True})
@@ -645,6 +666,55 @@ def test_the_collector_claims_its_file() -> None:
     assert KIND.resources(settings_read) == ["file /var/log/pflog"]
     assert (settings_read.follow, settings_read.original, settings_read.dialect) == (True, "drop", "auto")
     assert KIND.formats[0].name == "pflog"
+    assert KIND.resources(PflogConfig.model_validate({"path": "-"})) == ["standard input"]
+    assert KIND.resources(PflogConfig.model_validate({"command": ["tcpdump"]})) == []
+
+
+def collected(options: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """What the collector makes of its input, up to so many rows or its end."""
+    collector = KIND.build(PflogConfig.model_validate(options), BuildContext("edge", EMPTY))
+
+    async def run() -> list[dict[str, Any]]:
+        await collector.shell.open(b"")
+        found: list[dict[str, Any]] = []
+        try:
+            while len(found) < count:
+                decoded = collector.decoder.feed((await collector.shell.read()).frames)
+                assert not decoded.problems
+                found += rows(decoded)
+        finally:
+            await collector.shell.close()
+        return found
+
+    return asyncio.run(asyncio.wait_for(run(), 30))
+
+
+@pytest.mark.skipif(shutil.which("tcpdump") is None, reason="needs tcpdump: apt-get install -y tcpdump")
+def test_what_tcpdump_writes_to_its_pipe_is_read_and_again_when_it_was_started_again(tmp_path: Path) -> None:
+    capture = tmp_path / "pflog"
+    capture.write_bytes(file_header() + record(PLAIN) * 3)
+
+    found = collected({"command": ["tcpdump", "-n", "-r", str(capture), "-w", "-"]}, 6)
+
+    wanted = rows(decode([record(PLAIN)] * 3))
+    assert [row["source.port"] for row in found] == [row["source.port"] for row in wanted] * 2
+    assert [row["ringfence.event.position"] for row in found] == [row["ringfence.event.position"] for row in wanted] * 2
+    assert [row["ringfence.evidence.lossy"] for row in found] == [False] * 3 + [True] * 3
+    assert {row["observer.name"] for row in found} == {"edge"}
+    assert len({row["ringfence.event.source"] for row in found}) == 2
+
+
+@pytest.mark.skipif(shutil.which("tcpdump") is None, reason="needs tcpdump: apt-get install -y tcpdump")
+def test_what_tcpdump_writes_to_a_fifo_is_read(tmp_path: Path) -> None:
+    capture, fifo = tmp_path / "pflog", tmp_path / "pipe"
+    capture.write_bytes(file_header() + record(PLAIN) * 3)
+    os.mkfifo(fifo)
+
+    with subprocess.Popen(["tcpdump", "-n", "-r", str(capture), "-w", str(fifo)], stderr=subprocess.DEVNULL):
+        found = collected({"path": str(fifo), "observer": "fw1"}, 3)
+
+    assert [row["source.port"] for row in found] == [40000] * 3
+    assert {row["observer.name"] for row in found} == {"fw1"}
 
 
 TRANSPORTS: dict[str, tuple[int, bytes, str]] = {

@@ -13,10 +13,12 @@ import pytest
 from collectors.lines import LineFramer
 from collectors.pcap import PcapFramer
 from collectors.tail import TailShell
+from ringfence import registry
 from ringfence.component import Delivery
 from ringfence.errors import EndOfInput, Permanent
 from ringfence.files import identity_of
 from ringfence.telemetry import REGISTRY
+from tests.collectors.encode_pcapng import section
 from tests.collectors.encode_pflog import file_header, record
 
 PATIENCE_SECS = 20
@@ -535,3 +537,15 @@ def test_close_may_come_twice_or_before_open(log: Path) -> None:
         await shell.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("name", sorted(registry.formats()))
+@pytest.mark.parametrize(
+    "start", [b"", b"#separator \\x09\n#fields\t", b"{", b"<14>1 ", section(), file_header()[:20] + bytes(200)]
+)
+def test_no_framer_waits_for_more_than_the_longest_block_of_pcapng(name: str, start: bytes) -> None:
+    framer = registry.formats()[name].framer()
+    for data in (start, *[b"\x7f" * (1 << 20)] * 20):
+        framer.cut(data)
+
+        assert framer.pending <= (16 << 20) + (1 << 20)

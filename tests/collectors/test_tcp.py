@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -66,6 +67,14 @@ class Client:
             return await self._reader.read(1) == b""
         except ConnectionError:
             return True
+
+
+async def hit(shell: TcpShell, cap: str) -> None:
+    """Read until this bound, and no other one, was counted."""
+    caps: Counter[str] = Counter()
+    while not caps:
+        caps.update((await shell.read()).caps)
+    assert caps == {cap: 1}
 
 
 async def frames(shell: TcpShell, count: int) -> list[bytes]:
@@ -143,6 +152,7 @@ def test_connections_beyond_the_cap_are_closed_and_counted(cap: str) -> None:
 
             delivery = await shell.read()
             assert (len(delivery.frames), delivery.shed) == (0, {"connections_refused": 1})
+            assert delivery.caps == {cap.removeprefix("max_"): 1}
             await kept.send(b"two\n")
             assert await frames(shell, 1) == [b"two\n"]
 
@@ -190,6 +200,59 @@ def test_a_frame_that_does_not_end_closes_the_connection() -> None:
             assert await frames(shell, 1) == [b"x" * 100]
 
     listening(story, max_pending_bytes=50)
+
+
+def test_a_connection_that_is_closed_for_a_bound_is_counted_by_its_name() -> None:
+    async def silent(shell: TcpShell) -> None:
+        async with Client(shell) as client:
+            assert await client.ended()
+            await hit(shell, "idle")
+
+    async def endless(shell: TcpShell) -> None:
+        async with Client(shell) as client:
+            await client.send(b"x" * 100)
+            await hit(shell, "frame")
+
+    listening(silent, idle_secs=0.01)
+    listening(endless, max_pending_bytes=50)
+
+
+def test_when_all_hold_too_much_the_connection_that_holds_most_is_closed() -> None:
+    async def story(shell: TcpShell) -> None:
+        async with Client(shell) as honest, Client(shell) as greedy, Client(shell) as late:
+            await honest.send(b"begun")
+            await greedy.send(b"x" * 80)
+            await late.send(b"y" * 30)
+            assert await greedy.ended()
+            given: list[bytes] = []
+            caps: Counter[str] = Counter()
+            while not given or not caps:
+                delivery = await shell.read()
+                given += delivery.frames.slices()
+                caps.update(delivery.caps)
+            assert (given, caps) == ([b"x" * 80], {"unfinished": 1})
+            await honest.send(b" and ended\n")
+            await late.send(b"\n")
+
+            assert sorted(await frames(shell, 2)) == [b"begun and ended\n", b"y" * 30 + b"\n"]
+
+    listening(story, max_unfinished_bytes=100)
+
+
+def test_a_full_queue_is_counted() -> None:
+    async def story(shell: TcpShell) -> None:
+        async with Client(shell) as client:
+            await client.send(b"line\n" * 40_000)  # several reads of the socket
+
+            received, caps = 0, Counter[str]()
+            while received < 40_000:
+                await asyncio.sleep(0.001)
+                delivery = await shell.read()
+                received += len(delivery.frames)
+                caps.update(delivery.caps)
+            assert set(caps) == {"queue"}
+
+    listening(story, max_queued_bytes=1)
 
 
 def test_a_read_that_is_cancelled_loses_nothing() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import ssl
 import subprocess
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -90,11 +91,15 @@ async def frames(shell: TcpShell, count: int) -> list[bytes]:
     return found
 
 
-async def shed(shell: TcpShell, reason: str, count: int = 1) -> None:
-    """Wait until that many were counted."""
+async def shed(shell: TcpShell, reason: str, count: int = 1) -> Counter[str]:
+    """Wait until that many were counted; returns the bounds that were hit meanwhile."""
+    caps: Counter[str] = Counter()
     while count > 0:
-        count -= (await shell.read()).shed.get(reason, 0)
+        delivery = await shell.read()
+        count -= delivery.shed.get(reason, 0)
+        caps.update(delivery.caps)
     assert count == 0
+    return caps
 
 
 async def served(shell: TcpShell, context: ssl.SSLContext) -> bytes:
@@ -239,7 +244,7 @@ def test_the_oldest_handshake_gives_way_to_the_newest(server: Pair) -> None:
         first, _ = opened = await asyncio.open_connection("127.0.0.1", shell.port)
         second, writer = await asyncio.open_connection("127.0.0.1", shell.port)
 
-        await shed(shell, "handshakes_failed")
+        assert await shed(shell, "handshakes_failed") == {"handshakes": 1}
         assert await _ended(first)
         assert not second.at_eof()
         for each in (opened[1], writer):

@@ -15,6 +15,7 @@ import pytest
 from collectors.lines import LineFramer
 from collectors.suricata import SuricataDecoder
 from collectors.syslog import SyslogDecoder
+from collectors.udp import MAX_DATAGRAM_BYTES
 from collectors.unix import UnixDatagramShell, UnixStreamShell
 from ringfence.batch import EventClass
 from ringfence.errors import Permanent
@@ -122,6 +123,19 @@ def test_every_datagram_is_a_frame(tmp_path: Path) -> None:
         assert delivery.frames.slices() == [b"one", b"two\n", b"three"]
         assert delivery.frames.positions.tolist() == [0, 1 << 16, 2 << 16]
         assert [source.name for source in delivery.frames.sources] == [str(tmp_path / "log")]
+
+    listening(shell, story)
+
+
+def test_a_datagram_that_is_too_long_is_cut_and_counted(tmp_path: Path) -> None:
+    shell = datagram(tmp_path / "log")
+
+    async def story() -> None:
+        send(tmp_path / "log", b"short", bytes(MAX_DATAGRAM_BYTES + 1), bytes(MAX_DATAGRAM_BYTES))
+        delivery = await shell.read()
+
+        assert [len(frame) for frame in delivery.frames.slices()] == [5, MAX_DATAGRAM_BYTES, MAX_DATAGRAM_BYTES]
+        assert delivery.caps == {"datagram": 1}
 
     listening(shell, story)
 

@@ -9,12 +9,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.tail import TailShell
-from collectors.zeek import KIND, LOGS, MARKERS, OTHER, ZeekJsonDecoder, ZeekTsvDecoder, ZeekTsvFramer
+from collectors.zeek import (
+    CHUNK_LINES,
+    KIND,
+    LOGS,
+    MARKERS,
+    OTHER,
+    RUN_LINES,
+    ZeekJsonDecoder,
+    ZeekTsvDecoder,
+    ZeekTsvFramer,
+    _log_of,
+    _rows_by_log,
+)
 from ringfence import registry
 from ringfence.batch import Decoded, EventClass, ProblemCode, Source, frames_of
 from ringfence.component import BuildContext, Decoder
@@ -469,3 +482,46 @@ def test_the_entry_point_builds_the_collector_and_claims_its_file(format_name: s
 def test_names_of_unknown_logs_share_one_plan() -> None:
     assert OTHER not in LOGS
     assert decode(*(line({"_path": f"log{number}", "ts": 1}) for number in range(600))).rows[EventClass.GENERIC].height == 600
+
+
+PIECES = [
+    b'"_path":"conn"',
+    b'"_path" : "dns"',
+    b'"_path":5',
+    b'"_path":"pe"',
+    *(f'"{key}":1'.encode() for key in MARKERS),
+    b'"x":1',
+    b"",
+]
+
+
+@given(st.lists(st.lists(st.sampled_from(PIECES), max_size=3), max_size=12))
+def test_the_logs_of_many_lines_are_told_at_once_as_one_by_one(lines: list[list[bytes]]) -> None:
+    texts = [b"{" + b",".join(pieces) + b"}" if pieces else b"" for pieces in lines]
+    found = list(_rows_by_log(pl.Series(texts, dtype=pl.Binary), texts))
+
+    assert [(log, list(rows)) for log, rows in found] == list(_one_by_one(texts).items())
+
+
+def _one_by_one(texts: Sequence[bytes]) -> dict[str, list[int]]:
+    groups: dict[str, list[int]] = {}
+    for row, text in enumerate(texts):
+        groups.setdefault(_log_of(text), []).append(row)
+    return groups
+
+
+def test_a_key_that_is_written_with_escapes_is_read() -> None:
+    plain, escaped = line(), line().replace(b'"id.orig_h"', b'"\\u0069d_orig_h"')
+
+    assert escaped != plain
+    assert [row["source.ip"] for row in rows(escaped)] == [row["source.ip"] for row in rows(plain)]
+
+
+def test_a_block_of_more_lines_than_are_read_at_once_keeps_their_order() -> None:
+    count = RUN_LINES + CHUNK_LINES + 3
+    ports = [1024 + number % 60_000 for number in range(count)]
+    more: list[dict[str, Any]] = [{"id.orig_p": port} for port in ports]
+
+    assert [row["source.port"] for row in rows(*(line(**each) for each in more))] == ports
+    tab_separated = header_and(*(tsv(**each) for each in more))
+    assert [row["source.port"] for row in tab_separated] == ports

@@ -13,8 +13,9 @@ from ringfence.batch import Batch, EventClass, Micros
 from ringfence.component import BuildContext
 from ringfence.detections import MAX_FIELDS_BYTES, techniques_of
 from ringfence.rulesets import Rules
-from ringfence.sigma import fields, rules, ruleset
+from ringfence.sigma import budget, fields, rules, ruleset
 from ringfence.sigma.ruleset import RuleSet
+from ringfence.telemetry import REGISTRY
 from ringfence.topology import EMPTY
 from tests import frames
 
@@ -110,6 +111,35 @@ def test_fields_too_long_to_show_are_left_out() -> None:
 
 def test_an_empty_set_makes_nothing() -> None:
     assert detections(Sigma(ruleset.EMPTY, EMPTY), frames.batch(EventClass.FLOW, FLOWS)) == []
+
+
+def test_a_suspended_rule_is_counted_by_its_id_and_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "SECS_EACH", -1.0)
+    batch, processor = frames.batch(EventClass.FLOW, FLOWS), sigma()
+
+    assert detections(processor, batch) == []
+    assert detections(processor, batch) == []
+    assert _suspensions("6ad5ba1f-1d5e-4d0b-9f3a-0d0c5a9a7c11") == 1
+    assert "Telnet" in caplog.text
+
+    monkeypatch.undo()
+    assert detections(processor, batch) == []
+    assert len(detections(sigma(), batch)) == 1
+
+
+def test_more_suspended_rules_than_labels_are_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "SECS_EACH", -1.0)
+    monkeypatch.setattr("processors.sigma.MAX_NAMED", 0)
+    monkeypatch.setattr("processors.sigma._NAMED", set())
+    detections(sigma(), frames.batch(EventClass.FLOW, FLOWS))
+
+    assert _suspensions("other") == 1
+
+
+def _suspensions(rule: str) -> float | None:
+    return REGISTRY.get_sample_value("ringfence_rules_suspended_total", {"rule": rule})
 
 
 @pytest.mark.parametrize(

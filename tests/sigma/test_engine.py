@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ringfence import addresses
 from ringfence.sigma import rules, tree
-from ringfence.sigma.engine import SAMPLE_ROWS, Engine
+from ringfence.sigma.engine import PIECE_BYTES, SAMPLE_EVERY, SAMPLE_ROWS, Engine
 from ringfence.sigma.masks import Masks
-from ringfence.sigma.rows import program
+from ringfence.sigma.rows import Pattern, program
 from ringfence.sigma.rules import LogSource, Rule
-from ringfence.sigma.table import WHOLE, Table
+from ringfence.sigma.table import WHOLE, Coded, Table
 
 
 def table_of(events: list[dict[str, Any]]) -> Table:
@@ -175,6 +176,109 @@ def test_a_sample_changes_anchors_but_no_match() -> None:
     assert [match.rows.tolist() for match in engine.match(table)] == [[0, 500, 1000]]
 
 
+def test_anchors_are_chosen_anew_when_events_change() -> None:
+    condition = tree.And((tree.Text("A", ("one",)), tree.Text("B", ("other",))))
+    engine = Engine([rule_of(condition)])
+    before = table_of([{"A": "one", "B": "no"}] * SAMPLE_ROWS)
+    after = table_of([{"A": "no", "B": "other"}] * SAMPLE_ROWS)
+
+    engine.match(before)
+    assert {literal.field for literal in engine.literals_scanned} == {"B"}
+    for _ in range(SAMPLE_EVERY + 1):
+        engine.match(after)
+    assert {literal.field for literal in engine.literals_scanned} == {"A"}
+
+
+REGEX = tree.Regex("A", "[ab]*a[ab]{300}c")
+
+
+class Slow:
+    """A clock that moves on by a second each time that it is looked at while it is wound up."""
+
+    def __init__(self) -> None:
+        self.now, self.is_wound = 0.0, False
+
+    def __call__(self) -> float:
+        self.now += self.is_wound
+        return self.now
+
+
+def test_a_rule_that_takes_too_long_is_suspended_and_named_once_and_the_others_go_on() -> None:
+    named: list[str] = []
+    clock = Slow()
+    engine = Engine(
+        [rule_of(REGEX, "slow"), rule_of(tree.Text("B", ("y",)), "good")],
+        lambda field: True,
+        lambda rule: named.append(rule.id),
+        clock,
+    )
+    table = table_of([{"A": "b" * 9 + "a" + "b" * 300 + "c", "B": "x"}, {"A": "x", "B": "y"}])
+
+    assert [match.rule.id for match in engine.match(table)] == ["slow", "good"]
+    clock.is_wound = True
+    assert engine.match(table) == []
+    clock.is_wound = False
+
+    assert named == ["slow", "good"]
+    assert engine.match(table) == []
+    assert [match.rule.id for match in Engine(engine.rules).match(table)] == ["slow", "good"]  # armed again
+
+
+@pytest.mark.parametrize("rows", [3, 400], ids=["row by row", "as masks"])
+def test_the_clock_is_looked_at_within_a_rule(rows: int) -> None:
+    looks = 0
+
+    def clock() -> float:
+        nonlocal looks
+        looks += 1
+        return 0.0
+
+    condition = tree.And((tree.Exists("B"), REGEX))
+    table = table_of([{"A": f"{row}" + "ab" * 2_000, "B": "x"} for row in range(rows)])
+    Engine([rule_of(condition)], clock=clock).match(table)
+
+    assert looks > rows
+
+
+def test_of_a_long_value_a_regular_expression_reads_the_beginning_and_that_is_counted() -> None:
+    most = Pattern(REGEX.pattern).most
+    hit = "a" * 301 + "c"
+    table = table_of([{"A": "x" * most + hit}, {"A": hit}])
+
+    assert by_engine(REGEX, table) == [1]
+    assert table.budget.cut == 1
+
+
+def test_a_value_full_of_a_literal_is_scanned_in_pieces_and_found_across_them() -> None:
+    condition = tree.Text("A", (tree.Wildcard.MANY, "needle", tree.Wildcard.MANY))
+    events = [{"A": "n" * (PIECE_BYTES - 3) + "needle"}, {"A": "n" * PIECE_BYTES}, {"A": "NEEDLE"}]
+
+    assert by_engine(condition, table_of(events)) == [0, 2]
+
+
+def test_a_literal_that_fills_an_event_is_scanned_no_more_and_matches_as_before() -> None:
+    many = tree.Wildcard.MANY
+    conditions = [tree.Text("A", (many, text, many)) for text in ("a", "ab", "zz")]
+    engine = Engine([rule_of(condition, str(number)) for number, condition in enumerate(conditions)])
+    table = table_of([{"A": "a" * PIECE_BYTES}, {"A": "zz"}, {"A": "xab"}, {"A": "c"}])
+
+    for _ in range(2):
+        assert [(match.rule.id, match.rows.tolist()) for match in engine.match(table)] == [
+            ("0", [0, 2]),
+            ("1", [2]),
+            ("2", [1]),
+        ]
+    assert {literal.text for literal in engine.literals_scanned} == {"ab", "zz"}
+
+
+def test_literals_that_hold_another_one_are_not_scanned() -> None:
+    many, texts = tree.Wildcard.MANY, ["a" * size for size in range(1, 5_000)]
+    engine = Engine([rule_of(tree.Or(tuple(tree.Text("A", (many, text, many)) for text in [*texts, "b"])))])
+
+    assert sorted(text for _, text, *_ in engine.literals_scanned) == ["a", "b"]
+    assert [match.rows.tolist() for match in engine.match(table_of([{"A": "xax"}, {"A": "c"}, {"A": "B"}]))] == [[0, 2]]
+
+
 def test_an_empty_table_has_no_match() -> None:
     assert Engine([rule_of(tree.ALWAYS)]).match(Table(0, lambda name: None)) == []
 
@@ -219,3 +323,44 @@ def test_all_evaluators_agree(condition: tree.Node, events: list[dict[str, Any]]
     assert by_masks(condition, table) == expected
     assert by_engine(condition, table) == expected
     assert by_engine(tree.simplified(condition), table) == expected
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.sampled_from([0, 1, 2]),
+        st.sampled_from([0, 1, 2]),
+        st.one_of(st.none(), st.integers(0, 12)),
+        st.one_of(st.none(), st.integers(0, 2**32 - 1), st.sampled_from([0x0A000001, 0x0AFFFFFF])),
+    ),
+    min_size=1,
+    max_size=8,
+)
+VALUES = pl.Series(["aB", None, "b\u03c2"])
+TYPED = st.one_of(
+    st.builds(tree.Text, st.sampled_from(["A", "B"]), PARTS, st.booleans()),
+    st.builds(tree.Exists, st.sampled_from(["A", "B", "C", "D"])),
+    st.builds(tree.Reference, st.just("A"), st.just("B"), st.sampled_from(["equals", "starts", "ends", "contains"])),
+    st.builds(tree.Number, st.just("C"), st.one_of(st.integers(-1, 12), st.sampled_from([70_000, 2**63, 1.0]))),
+    st.builds(
+        tree.Compare,
+        st.just("C"),
+        st.sampled_from(["lt", "lte", "gt", "gte", "neq"]),
+        st.one_of(st.integers(-1, 70_000), st.floats(0, 12)),
+    ),
+    st.builds(tree.Cidr, st.just("D"), st.sampled_from(["10.0.0.0/8", "0.0.0.0/0", "10.0.0.1/32", "fe80::/10"])),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(TYPED, ROWS)
+def test_codes_and_numbers_give_what_their_text_gives(
+    leaf: tree.Leaf, rows: list[tuple[int, int, int | None, int | None]]
+) -> None:
+    one, two, ports, numbers = zip(*rows, strict=True)
+    coded = {"A": Coded(VALUES, np.array(one, np.uint16)), "B": Coded(VALUES, np.array(two, np.uint16))}
+    four = pl.Series(numbers, dtype=pl.UInt32)
+    columns = {"C": pl.Series(ports, dtype=pl.UInt16), "D": addresses.text(four, None)}
+    table = Table(len(rows), columns.get, coded, lambda field: four if field == "D" else None)
+    plain = Table(len(rows), lambda field: table.text(field))
+
+    assert by_masks(leaf, table) == by_masks(leaf, plain) == by_rows(leaf, plain) == by_rows(leaf, table)
