@@ -190,7 +190,7 @@ def test_a_bundled_rule_makes_a_detection_of_a_scan() -> None:
     ]
 
     (detection,) = batches[0].frame.to_dicts()
-    assert (detection["rule.name"], detection["ringfence.detection.level"]) == ("Scan of many hosts", "high")
+    assert (detection["rule.name"], detection["ringfence.detection.level"]) == ("Scan of many hosts, by first contacts", "high")
     assert detection["ringfence.detector.name"] == "scan-horizontal"
     assert detection["ringfence.detector.evidence"].startswith("5 of 5 hosts and ports on users -> servers")
     assert detection["source.segment.role"] == "users"
