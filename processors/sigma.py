@@ -97,12 +97,25 @@ def _detections(match: Match, batch: Batch, table: Table) -> pl.DataFrame:
     }
     if techniques := techniques_of(rule.tags):
         columns["threat.technique.id"] = _same(",".join(techniques), count)
+    if tactics := tactics_of(rule.tags):
+        columns["threat.tactic.name"] = _same(",".join(tactics), count)
+    reaction = rule.reaction
+    columns["ringfence.detection.response"] = _same(reaction.response, count)
+    for name, number in (("risk", reaction.risk), ("suppress", reaction.suppress_s)):
+        if number is not None:
+            columns[f"ringfence.detection.{name}"] = pl.Series([number]).new_from_index(0, count)
     return build_frame(EventClass.DETECTION, columns)
 
 
 def techniques_of(tags: Sequence[str]) -> list[str]:
     """ATT&CK techniques among the tags of a rule: `attack.t1021.002` is T1021.002."""
     return [tag.removeprefix("attack.").upper() for tag in tags if tag.startswith("attack.t") and tag[8:9].isdigit()]
+
+
+def tactics_of(tags: Sequence[str]) -> list[str]:
+    """ATT&CK tactics among the tags of a rule, as ATT&CK writes them: `attack.lateral-movement` is Lateral Movement."""
+    words = [tag.removeprefix("attack.") for tag in tags if tag.startswith("attack.") and tag[7:].replace("-", "").isalpha()]
+    return [word.replace("-", " ").title().replace(" And ", " and ") for word in words]
 
 
 def _matched(rule: Rule, table: Table, rows: Sequence[int]) -> list[str]:
@@ -140,7 +153,7 @@ class SigmaKind:
     settings = Settings
     promise = "pure: one detection per rule and row, with the same id in every replay"
     status: Status = "experimental"
-    event_classes = frozenset(EventClass) - {EventClass.DEAD, EventClass.DETECTION}
+    event_classes = frozenset(EventClass) - {EventClass.DEAD, EventClass.DETECTION, EventClass.ALARM}
 
     def build(self, settings: Settings, context: BuildContext) -> Sigma:
         """Make the processor for the rules in force."""

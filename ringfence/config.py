@@ -6,13 +6,13 @@ Relative paths in it are relative to the folder of the file.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ringfence import registry, topology, yamlfile
+from ringfence import alert_exceptions, registry, topology, yamlfile
 from ringfence.batching import Batching
 from ringfence.bus import BusSettings, open_bus
 from ringfence.component import BuildContext, Collector, Processor, Sink
@@ -46,10 +46,12 @@ class RuleFiles(BaseModel):
 
     sigma: list[Path] = Field(default=[], description="Sigma files, or folders of them; `bundled` for the bundled rules.")
     placeholders: dict[str, list[str]] = Field(default={}, description="Values of %NAME% in rules.")
+    exceptions: Path | None = Field(default=None, description="File of exceptions: detections that make no alert.")
 
     def load(self) -> RuleSet:
-        """The rules of the files; what is refused is in the set."""
-        return ruleset.load(self.sigma, self.placeholders)
+        """The rules of the files; what is refused is in the set. Raises ConfigError for a faulty file of exceptions."""
+        loaded = ruleset.load(self.sigma, self.placeholders)
+        return loaded if self.exceptions is None else replace(loaded, exceptions=alert_exceptions.load(self.exceptions))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,8 @@ def load(path: Path) -> Config:
             loaded = _collected(lambda: topology.load(base / str(declared.topology)), faults) or loaded
         faults += _bus_faults(declared, document)
         faults += _rule_faults(declared, base, document)
+        if (exceptions := declared.rules.exceptions) is not None:
+            _collected(lambda: alert_exceptions.load(base / exceptions), faults)
     for group in ("collectors", "sinks"):
         entries = document.data.get(group)
         for name, entry in entries.items() if isinstance(entries, dict) else ():
@@ -110,7 +114,10 @@ def load(path: Path) -> Config:
         faults.append(document.fault((), "declares neither collectors, nor sinks, nor a topology: there is nothing to run"))
     if faults or declared is None:
         raise ConfigError(faults)
-    files = declared.rules.model_copy(update={"sigma": [ruleset.located(path, base) for path in declared.rules.sigma]})
+    located: dict[str, Any] = {"sigma": [ruleset.located(path, base) for path in declared.rules.sigma]}
+    if declared.rules.exceptions is not None:
+        located["exceptions"] = base / declared.rules.exceptions
+    files = declared.rules.model_copy(update=located)
     return Config(
         bus_url=based_url(declared.bus, base),
         bus=declared.bus_options,

@@ -34,6 +34,7 @@ _INVISIBLE = re.compile("[\\x80-\\x9f\\u061c\\u200b-\\u200f\\u2028-\\u202e\\u206
 _CATEGORY: Mapping[EventClass, tuple[str, ...]] = {
     EventClass.ALERT: ("network", "intrusion_detection"),
     EventClass.DETECTION: ("intrusion_detection",),
+    EventClass.ALARM: ("intrusion_detection",),
     EventClass.AUTH: ("authentication",),
     EventClass.PROCESS: ("process",),
     EventClass.FILE: ("file", "network"),
@@ -43,6 +44,7 @@ _CATEGORY: Mapping[EventClass, tuple[str, ...]] = {
 _KIND: Mapping[EventClass, str] = {
     EventClass.ALERT: "alert",
     EventClass.DETECTION: "alert",
+    EventClass.ALARM: "alert",
     EventClass.DEAD: "pipeline_error",
 }
 _TRANSPORTS: dict[int, str] = {number: name for name, number in PROTOCOLS.items() if name not in ("carp", "ipip")}
@@ -59,6 +61,7 @@ _ADDRESS_PAIRS = (
 _DATASETS: Mapping[EventClass, str] = {
     EventClass.BOUNDARY: "ringfence.boundary",
     EventClass.DETECTION: "ringfence.detections",
+    EventClass.ALARM: "ringfence.alerts",
     EventClass.DEAD: "ringfence.dead",
 }
 CHUNK_ROWS = 4_096
@@ -321,7 +324,10 @@ def _column_leaves(column: Column, frame: pl.DataFrame, escaped: Mapping[str, pl
         yield name, _quoted(_DECIMAL[codes])
         yield "network.transport", _quoted(transport(series))
     elif column.render == "list":
-        words = pl.Series([None if text is None else _json(text.split(",")) for text in series.to_list()], dtype=pl.String)
+        words = pl.Series(
+            [None if text is None else _json([word.strip() for word in text.split(",")]) for text in series.to_list()],
+            dtype=pl.String,
+        )
         yield name, Leaf([_shared(words)], bool(words.null_count()))
     elif column.dtype == pl.String():
         yield name, _quoted(escaped.get(name, series))

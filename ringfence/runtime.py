@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ringfence import bus, topology
+from ringfence import alert_exceptions, bus, topology
 from ringfence.bus import open_bus
 from ringfence.clock import Clock, SystemClock
 from ringfence.component import Bus, Processor, Sink
@@ -29,7 +29,7 @@ from ringfence.topology import Topology
 
 Stage = Literal["all", "collect", "process", "sink"]
 STAGES: tuple[Stage, ...] = ("all", "collect", "process", "sink")
-PROCESSORS = ("segments", "boundaries", "sigma")
+PROCESSORS = ("segments", "boundaries", "sigma", "alerts")
 ENRICHERS = ("segments", "labels")
 PROCESS_GROUP = "ringfence.process"
 SAME_SIGNAL_SECS = 1.0
@@ -185,10 +185,14 @@ class Runtime:
         self.reload_topology()
 
     def reload_rules(self) -> None:
-        """Read the rules again. A set that is empty where there was one is a mistake, and the last good one stays."""
+        """Read the rules and exceptions again. A set that is empty where there was one is a mistake, and the last good one stays."""
         if not self._config.rule_files.sigma:
             return
-        loaded = self._config.rule_files.load()
+        try:
+            loaded = self._config.rule_files.load()
+        except ConfigError as error:
+            _log.error("the rules are not reloaded, the last good ones stay: %s", error)
+            return
         if self._rules.count and not loaded.count:
             _log.error("the rules are not reloaded, the last good ones stay: none of the %d is in force", len(loaded.refusals))
             return
@@ -203,6 +207,10 @@ class Runtime:
             _log.info("%d rules in force (set %s), %d refused", rules.count, rules.digest, len(rules.refusals))
         for refusal in rules.refusals[:MAX_REFUSALS_LOGGED]:
             _log.warning("rule refused: %s", refusal)
+        for exception in alert_exceptions.expired(rules.exceptions, self._clock.now()):
+            _log.warning(
+                "exception %s of %s has expired and applies no more: %s", exception.name, exception.owner, exception.reason
+            )
 
     def reload_topology(self) -> None:
         """Read the topology file again; a faulty one is reported and the last good one stays in force."""

@@ -66,13 +66,14 @@ _ALERT, _AUTH, _PROCESS, _FILE, _GENERIC = (
     EventClass.FILE,
     EventClass.GENERIC,
 )
-_BOUNDARY, _DETECTION, _DEAD = EventClass.BOUNDARY, EventClass.DETECTION, EventClass.DEAD
+_BOUNDARY, _DETECTION, _ALARM, _DEAD = EventClass.BOUNDARY, EventClass.DETECTION, EventClass.ALARM, EventClass.DEAD
 
 _EVERY = frozenset(EventClass)
-_EVENTS = _EVERY - {_BOUNDARY, _DETECTION, _DEAD}
+_EVENTS = _EVERY - {_BOUNDARY, _DETECTION, _ALARM, _DEAD}
 _WIRE = frozenset({_PF, _FLOW, _DNS, _HTTP, _TLS, _SSH, _ALERT, _FILE})
 _EVE = frozenset({_FLOW, _DNS, _HTTP, _TLS, _SSH, _ALERT, _FILE})
-_ADDRESSED = _WIRE | {_AUTH, _GENERIC, _BOUNDARY, _DETECTION}
+_ADDRESSED = _WIRE | {_AUTH, _GENERIC, _BOUNDARY, _DETECTION, _ALARM}
+_FOUND = frozenset({_DETECTION, _ALARM})
 _COUNTED = frozenset({_FLOW, _ALERT})
 _HOST = frozenset({_AUTH, _PROCESS, _GENERIC, _DNS})
 _SAID = frozenset({_AUTH, _DNS, _GENERIC})
@@ -108,6 +109,21 @@ def _tunnel(side: str) -> tuple[tuple[str, pl.DataType, str, Render], ...]:
     return (
         ("ip", _U32, f"{side.capitalize()} address of the VXLAN packet: a tunnel endpoint.", "ipv4"),
         ("ip6", _RAW, f"The same of IPv6; shown as ringfence.vxlan.{side}.ip.", "ipv6"),
+    )
+
+
+def _of_alerts() -> tuple[tuple[str, pl.DataType, str, Render], ...]:
+    return (
+        ("id", _TEXT, "Id of the alert, the same in each of its records.", "plain"),
+        ("kind", _TEXT, "What made it: rule, risk or kill-chain.", "plain"),
+        ("status", _TEXT, "new, or updated: this record replaces the one before it.", "plain"),
+        ("level", _TEXT, "informational, low, medium, high or critical.", "plain"),
+        ("count", _INT, "How many detections it stands for.", "plain"),
+        ("evidence", _TEXT, "Event ids of the first of these.", "list"),
+        ("modules", _TEXT, "Kinds of sensors that saw it.", "list"),
+        ("corroborated", _BOOL, "Whether two kinds of sensors saw it, which raises the level by one.", "plain"),
+        ("response", _TEXT, "What is recommended: alert, approve-quarantine or auto-quarantine.", "plain"),
+        ("risk", _INT, "What it adds to the risk of its host; of kind risk their sum.", "plain"),
     )
 
 
@@ -234,8 +250,24 @@ COLUMNS: tuple[Column, ...] = (
         zeek="uid",
     ),
     # flows
-    Column("event.start", _INT, _COUNTED, "First packet of the flow.", eve="flow.start", render="time", zeek="conn: ts"),
-    Column("event.end", _INT, _COUNTED, "Last packet of the flow.", eve="flow.end", render="time", zeek="conn: duration"),
+    Column(
+        "event.start",
+        _INT,
+        _COUNTED | {_ALARM},
+        "First packet of the flow; first detection of the alert.",
+        eve="flow.start",
+        render="time",
+        zeek="conn: ts",
+    ),
+    Column(
+        "event.end",
+        _INT,
+        _COUNTED | {_ALARM},
+        "Last packet of the flow; last detection of the alert.",
+        eve="flow.end",
+        render="time",
+        zeek="conn: duration",
+    ),
     Column(
         "source.packets",
         _INT,
@@ -469,7 +501,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "rule.id",
         _TEXT,
-        _only(_ALERT, _BOUNDARY, _DETECTION),
+        _only(_ALERT, _BOUNDARY, _DETECTION, _ALARM),
         "Signature id; for pf the rule path ruleset.rule.subrule.",
         eve="alert.signature_id",
         zeek="signatures: sig_id",
@@ -477,7 +509,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "rule.name",
         _TEXT,
-        _only(_ALERT, _DETECTION),
+        _only(_ALERT, _DETECTION, _ALARM),
         "Signature text.",
         eve="alert.signature",
         zeek="notice: note; weird: name; signatures: sig_id",
@@ -495,7 +527,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "event.severity",
         _INT,
-        _only(_ALERT, _DETECTION),
+        _only(_ALERT, _DETECTION, _ALARM),
         "0 to 99, higher is worse (Suricata counts the other way).",
         eve="alert.severity",
     ),
@@ -530,8 +562,8 @@ COLUMNS: tuple[Column, ...] = (
         since="1.2",
         eve="verdict.reject_target",
     ),
-    Column("threat.tactic.name", _TEXT, _only(_ALERT), "ATT&CK tactics of the rule, with commas between them.", since="1.3"),
-    Column("threat.technique.id", _TEXT, _only(_ALERT), "Ids of its ATT&CK techniques, with commas between them.", since="1.3"),
+    Column("threat.tactic.name", _TEXT, _FOUND | {_ALERT}, "ATT&CK tactics of the rule.", since="1.3", render="list"),
+    Column("threat.technique.id", _TEXT, _FOUND | {_ALERT}, "Ids of its ATT&CK techniques.", since="1.3", render="list"),
     Column(
         "threat.technique.name", _TEXT, _only(_ALERT), "Names of its ATT&CK techniques, with commas between them.", since="1.3"
     ),
@@ -544,7 +576,7 @@ COLUMNS: tuple[Column, ...] = (
         since="1.3",
     ),
     Column("host.hostname", _TEXT, _HOST, "Host that wrote the log line.", joined=_DNS_LATER),
-    Column("host.name", _TEXT, _ENDPOINT | {_DETECTION}, "Host on which it happened.", since="1.3"),
+    Column("host.name", _TEXT, _ENDPOINT | _FOUND, "Host on which it happened.", since="1.3"),
     Column(
         "source.domain",
         _TEXT,
@@ -562,7 +594,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "process.name",
         _TEXT,
-        _HOST | _WATCHED | {_DETECTION},
+        _HOST | _WATCHED | _FOUND,
         "Program that wrote the log line, or that acts.",
         joined=_WATCHED_13,
     ),
@@ -577,7 +609,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "user.name",
         _TEXT,
-        _ENDPOINT | {_DETECTION},
+        _ENDPOINT | _FOUND,
         "Account concerned: who acts, or is logged in or refused; of a DNS query the TSIG key.",
         joined=((_GENERIC, "1.3"), *_WATCHED_13),
     ),
@@ -588,7 +620,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("orchestrator.namespace", _TEXT, _WATCHED | {_PROCESS}, "Kubernetes namespace of the pod.", since="1.3"),
     Column("orchestrator.resource.name", _TEXT, _WATCHED | {_PROCESS}, "Name of the Kubernetes pod.", since="1.3"),
     Column("process.entity_id", _TEXT, _ENDPOINT, "The sensor's own id of the process, never used again.", since="1.3"),
-    Column("process.executable", _TEXT, _ENDPOINT | {_DETECTION}, "Path of the program.", since="1.3"),
+    Column("process.executable", _TEXT, _ENDPOINT | _FOUND, "Path of the program.", since="1.3"),
     Column("process.exit_code", _INT, _only(_PROCESS), "Exit code of the process that ended.", since="1.3"),
     Column("process.hash.md5", _TEXT, _WATCHED | {_PROCESS}, "MD5 of the program.", since="1.3"),
     Column("process.hash.sha1", _TEXT, _WATCHED | {_PROCESS}, "SHA-1 of the program.", since="1.3"),
@@ -668,7 +700,13 @@ COLUMNS: tuple[Column, ...] = (
         since="1.3",
     ),
     Column("ringfence.auth.terminal", _TEXT, _only(_AUTH), "Terminal that it came from, as the program names it.", since="1.2"),
-    Column("message", _TEXT, _HOST, "The text of the message.", joined=_DNS_LATER),
+    Column(
+        "message",
+        _TEXT,
+        _HOST | {_ALARM},
+        "The text of the message; of an alert what happened, as one sentence.",
+        joined=_DNS_LATER,
+    ),
     Column("log.syslog.facility.code", _U8, _HOST, "Facility (RFC 5424 6.2.1).", joined=_DNS_LATER),
     Column("log.syslog.severity.code", _U8, _HOST, "Severity, 0 is worst (RFC 5424 6.2.1).", joined=_DNS_LATER),
     Column("log.syslog.appname", _TEXT, _HOST, "APP-NAME or the tag of RFC 3164.", joined=_DNS_LATER),
@@ -736,18 +774,28 @@ COLUMNS: tuple[Column, ...] = (
     Column("winlog.provider_name", _TEXT, _ENDPOINT, "Program that wrote the Windows event.", since="1.3"),
     Column("winlog.record_id", _TEXT, _ENDPOINT, "Number of the event in its Windows event log.", since="1.3"),
     # boundary tests
-    Column("ringfence.boundary.id", _TEXT, _only(_BOUNDARY, _DETECTION), "from -> to, by segment names."),
-    Column("ringfence.boundary.intent", _TEXT, _only(_BOUNDARY, _DETECTION), "allow, deny or undeclared, for this service."),
+    Column("ringfence.boundary.id", _TEXT, _only(_BOUNDARY, _DETECTION, _ALARM), "from -> to, by segment names."),
+    Column(
+        "ringfence.boundary.intent", _TEXT, _only(_BOUNDARY, _DETECTION, _ALARM), "allow, deny or undeclared, for this service."
+    ),
     Column("ringfence.boundary.outcome", _TEXT, _only(_BOUNDARY, _DETECTION), "blocked, passed or unknown."),
     Column(
         "ringfence.boundary.verdict",
         _TEXT,
-        _only(_BOUNDARY, _DETECTION),
+        _only(_BOUNDARY, _DETECTION, _ALARM),
         "held, breached, permitted, overblocked, undeclared or unproven.",
     ),
-    Column("ringfence.boundary.origin", _TEXT, _only(_BOUNDARY, _DETECTION), "observed in traffic or simulated by ringfence."),
     Column(
-        "ringfence.boundary.service", _TEXT, _only(_BOUNDARY, _DETECTION), "Declared name of the service, else protocol/port."
+        "ringfence.boundary.origin",
+        _TEXT,
+        _only(_BOUNDARY, _DETECTION, _ALARM),
+        "observed in traffic or simulated by ringfence.",
+    ),
+    Column(
+        "ringfence.boundary.service",
+        _TEXT,
+        _only(_BOUNDARY, _DETECTION, _ALARM),
+        "Declared name of the service, else protocol/port.",
     ),
     Column("ringfence.evidence.class", _TEXT, _only(_BOUNDARY, _DETECTION), "Event class of the evidence."),
     Column("ringfence.evidence.module", _TEXT, _only(_BOUNDARY, _DETECTION), "Kind of sensor that gave the evidence."),
@@ -784,7 +832,19 @@ COLUMNS: tuple[Column, ...] = (
         "The fields that matched with their values, as a JSON object.",
         since="1.3",
     ),
-    Column("threat.technique.id", _TEXT, _only(_DETECTION), "ATT&CK techniques of the rule.", since="1.3", render="list"),
+    *(
+        Column(f"ringfence.detection.{part}", dtype, _only(_DETECTION), meaning, since="1.3")
+        for part, dtype, meaning in (
+            ("response", _TEXT, "What the rule recommends: alert, approve-quarantine or auto-quarantine."),
+            ("risk", _INT, "Risk that the rule gives its alerts, where it says so."),
+            ("suppress", _INT, "Seconds in which its detections are one alert, where the rule says so."),
+        )
+    ),
+    # alerts
+    *(
+        Column(f"ringfence.alert.{part}", dtype, _only(_ALARM), meaning, since="1.3", render=render)
+        for part, dtype, meaning, render in _of_alerts()
+    ),
     # dead letters
     Column("ringfence.dead.stage", _TEXT, _only(_DEAD), "collect, process or sink."),
     Column("ringfence.dead.component", _TEXT, _only(_DEAD), "Component that rejected it."),

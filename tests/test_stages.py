@@ -10,15 +10,19 @@ import polars as pl
 import pytest
 
 from collectors.suricata import SuricataDecoder
+from processors.alerts import Alerts
 from processors.boundaries import Boundaries
 from processors.segments import Segments
-from ringfence import bus, codec, ledger, topology
+from processors.sigma import Sigma
+from ringfence import bus, codec, ledger, telemetry, topology
 from ringfence.batch import Batch, Decoded, Frames, Micros, Problem, ProblemCode, Record, Step
 from ringfence.batching import Batching
 from ringfence.bus import BusSettings, open_bus
 from ringfence.clock import HandClock, SystemClock
 from ringfence.component import Bus, Collector, Delivery, Processed, Processor
+from ringfence.config import RuleFiles
 from ringfence.errors import Fenced, Permanent, Retryable
+from ringfence.sigma import ruleset
 from ringfence.stages import CollectStage, ProcessStage, SinkStage
 from ringfence.testing import ListShell
 from tests.eve_lines import flow, topology_file
@@ -376,3 +380,37 @@ def test_a_new_topology_does_not_forget_what_was_reported(tmp_path: Path) -> Non
 
     assert stage._processors[1] is not boundaries
     assert stage._processors[1].snapshot() == bytes(range(16))  # type: ignore[attr-defined]
+
+
+def test_an_alert_goes_on_across_restarts_and_exceptions_are_counted(tmp_path: Path) -> None:
+    loaded = topology.load(topology_file(tmp_path))
+    (tmp_path / "exceptions.yml").write_text(
+        "exceptions: {stage-test: {owner: a, reason: b, expires: 2099-01-01, match: {rule: Traffic passed between tenants}}}\n"
+    )
+    rules = RuleFiles(sigma=[ruleset.located(ruleset.BUNDLED)], exceptions=tmp_path / "exceptions.yml").load()
+    items: list[list[bytes]] = []
+
+    def processors() -> list[Processor]:
+        return [Segments(loaded), Boundaries(loaded), Sigma(rules, loaded), Alerts(rules.exceptions)]
+
+    async def main() -> list[tuple[str, int]]:
+        engine = open_bus("memory:", BusSettings(), {**READERS, "ringfence.sink.keep": (bus.ALERTS,)})
+        await engine.open()
+        clock, ended = SystemClock(), asyncio.Event()
+        ended.set()
+        sink = KeepingSink((bus.ALERTS,))
+        try:
+            for start in range(0, 12, 4):
+                items.append([flow(serial, port=22) for serial in range(start, start + 4)])
+                collector = Collector("suricata", ListShell(list(items)), SuricataDecoder())
+                await CollectStage("list", lambda made=collector: made, engine, Batching(), 1, clock).run(asyncio.Event())  # type: ignore[misc]
+                await ProcessStage(processors, engine, clock).run(ended)
+            await SinkStage("keep", sink, lambda: [], engine, clock).run(ended)
+            return sink.rows
+        finally:
+            await engine.close()
+
+    rows = asyncio.run(main())
+
+    assert rows == [(bus.ALERTS, 1), (bus.ALERTS, 2)]  # new, and updated at the tenth detection
+    assert telemetry.EXCEPTED.labels("stage-test")._value.get() == 12

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import shutil
 import socket
 import sys
@@ -34,7 +35,8 @@ DEFAULT_FOLDER = Path("demo-out")
 CONFIG_FILE = "ringfence.yml"
 MARK = "# written by `ringfence demo`"
 MAX_WAIT_SECS = 30.0
-_BOOTED_US = 3_600 * 1_000_000
+_HOUR_US = 3_600 * 1_000_000
+_BOOTED_US = _HOUR_US
 _RECORDS_PER_DATAGRAM = 30
 
 
@@ -56,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     _prepare(out, ports)
     loaded = config.load(out / CONFIG_FILE)
     console = Console(highlight=False, soft_wrap=True)
+    logging.getLogger("ringfence").setLevel(logging.WARNING)  # the story speaks for itself
     try:
         asyncio.run(_play(loaded, out, ports, console))
     except BaseExceptionGroup as failures:
@@ -66,6 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
     ringfence = printable(sys.argv[0]) if sys.argv[0].endswith("ringfence") else "ringfence"
     console.print(f"""
 Look at it:
+  {folder}/alerts.jsonl     what needs somebody's attention, one plain sentence each
+  {folder}/detections.jsonl every row that a rule matched
   {folder}/boundary.jsonl   every boundary test: where, when, which boundary, who, verdict, evidence
   {folder}/events.jsonl     every event in ECS
   {folder}/dead.jsonl       what could not be decoded, and why
@@ -116,6 +121,7 @@ def _configuration(ports: _Ports) -> str:
     return f"""{MARK}
 bus: sqlite:bus
 topology: topology.yml
+rules: {{sigma: [bundled]}}
 batching: {{max_delay_ms: 50}}
 collectors:
   firewall: {{type: pflog, path: pflog, follow: true, observer: fw1}}
@@ -152,7 +158,7 @@ async def _play(loaded: Config, out: Path, ports: _Ports, console: Console) -> N
         sensors = _Sensors(out, ports, arrivals)
         try:
             await _either(runtime.listening(), running)
-            for number, scene in enumerate(Storyteller(SystemClock().now() - 3_600_000_000).scenes(), 1):
+            for number, scene in enumerate(Storyteller(_last_full_hour(SystemClock().now())).scenes(), 1):
                 console.print(f"[bold]Scene {number}[/bold] {scene.title}.")
                 await sensors.send(scene)
             await _until_complete(arrivals, running)
@@ -160,6 +166,11 @@ async def _play(loaded: Config, out: Path, ports: _Ports, console: Console) -> N
         finally:
             sensors.close()
             runtime.stop()
+
+
+def _last_full_hour(now_us: int) -> int:
+    """The start of the hour before this one: windows of alerts begin with the hour, so the story is the same in every run."""
+    return now_us // _HOUR_US * _HOUR_US - _HOUR_US
 
 
 async def _either(wanted: Coroutine[None, None, None], running: asyncio.Task[None]) -> None:

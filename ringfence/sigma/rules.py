@@ -43,6 +43,7 @@ from sigma.types import (
     SpecialChars,
 )
 
+from ringfence.sigma.reaction import Reaction, reaction_of
 from ringfence.sigma.tree import (
     And,
     Boolean,
@@ -96,6 +97,7 @@ class Rule:
     path: str
     line: int
     custom: Mapping[str, Any] = field(default_factory=dict)
+    reaction: Reaction = field(default_factory=Reaction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +238,15 @@ def _rule(rule: SigmaRule, path: str, line: int, placeholders: Mapping[str, Sequ
         path=path,
         line=line,
         custom=rule.custom_attributes,
+        reaction=_reaction(rule),
     )
+
+
+def _reaction(rule: SigmaRule) -> Reaction:
+    try:
+        return reaction_of(rule.custom_attributes)
+    except ValueError as error:
+        raise Unsupported(str(error)) from None
 
 
 def _node(parsed: Any, placeholders: Mapping[str, Sequence[str]]) -> Node:

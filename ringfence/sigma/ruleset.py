@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ringfence.alert_exceptions import AlertException
 from ringfence.batch import EventClass
 from ringfence.sigma import fields, rules
 from ringfence.sigma.rules import Refusal, Rule, Unsupported
@@ -29,12 +30,13 @@ def _bundled() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
-    """Rules on columns, by class; `digest` names the set: it changes when any rule does."""
+    """Rules on columns, by class; `digest` names the set: it changes when any rule does. `exceptions` are those of alerts."""
 
     by_class: Mapping[EventClass, Sequence[Rule]]
     refusals: Sequence[Refusal]
     count: int
     digest: str
+    exceptions: tuple[AlertException, ...] = ()
 
 
 def load(paths: Sequence[Path], placeholders: Mapping[str, Sequence[str]]) -> RuleSet:
@@ -51,7 +53,7 @@ def load(paths: Sequence[Path], placeholders: Mapping[str, Sequence[str]]) -> Ru
             refusals.append(Refusal(rule.path, rule.line, rule.title, str(error)))
             continue
         count += 1
-        digest.update(repr((rule.id, rule.level, rule.tags, routed.rule.condition)).encode())
+        digest.update(repr((rule.id, rule.level, rule.tags, rule.reaction, routed.rule.condition)).encode())
         for event_class in routed.classes:
             by_class.setdefault(event_class, []).append(routed.rule)
     return RuleSet(by_class, refusals, count, digest.hexdigest()[:16])
