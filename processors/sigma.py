@@ -103,9 +103,9 @@ def _detections(match: Match, batch: Batch, table: Table) -> pl.DataFrame:
 
 def finding_of(rule: Rule) -> Finding:
     """What a rule says of what it finds."""
-    response = rule.custom.get("ringfence.response")
+    tags = rule.tags
     return Finding(
-        "sigma", rule.id, rule.title, rule.level, detections.techniques_of(rule.tags), str(response) if response else None
+        "sigma", rule.id, rule.title, rule.level, detections.techniques_of(tags), detections.tactics_of(tags), rule.reaction
     )
 
 
@@ -121,7 +121,7 @@ class SigmaKind:
     settings = Settings
     promise = "one detection per rule and row, or per correlation and window, with the same id in every replay"
     status: Status = "experimental"
-    event_classes = frozenset(EventClass) - {EventClass.DEAD, EventClass.DETECTION}
+    event_classes = frozenset(EventClass) - {EventClass.DEAD, EventClass.DETECTION, EventClass.ALARM}
 
     def build(self, settings: Settings, context: BuildContext) -> Sigma:
         """Make the processor for the rules in force."""

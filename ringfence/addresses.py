@@ -141,6 +141,13 @@ _EMPTY = pl.Series([""])
 _LOW = pl.Series([f"{low >> 8}.{low & 255}" for low in range(65_536)])
 
 
+def shown(v4: int | None, v6: bytes | None) -> str | None:
+    """The text of one address, or None where there is none."""
+    if v4 is not None:
+        return f"{v4 >> 24}.{v4 >> 16 & 255}.{v4 >> 8 & 255}.{v4 & 255}"
+    return None if v6 is None else _text6(v6)
+
+
 def text4(addresses: pl.Series) -> pl.Series:
     """Dotted text of a UInt32 column, null where it is null (two table look-ups an address, 18 M/s)."""
     return joined(_pieces4(addresses))

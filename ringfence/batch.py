@@ -21,7 +21,9 @@ Micros = NewType("Micros", int)
 
 
 class EventClass(StrEnum):
-    """What a row is about; a Batch holds rows of one class. `boundary`, `detector`, `detection` and `dead` are made inside."""
+    """What a row is about; a Batch holds rows of one class. `boundary`, `detector`, `detection`, `alarm` and `dead` are made
+    inside. `alert` is an alert of an IDS, an event like others; `alarm` is an alert of ringfence, made of detections.
+    """
 
     PF = "pf"
     FLOW = "flow"
@@ -37,6 +39,7 @@ class EventClass(StrEnum):
     BOUNDARY = "boundary"
     DETECTION = "detection"
     DETECTOR = "detector"
+    ALARM = "alarm"
     DEAD = "dead"
 
 

@@ -149,13 +149,16 @@ class Processed:
     """What a processor made of a batch: the batch to pass on (enriched), and further batches for topics of their own.
 
     `merged` counts rows that made no boundary test because another observer had reported the same crossing, `forgotten`
-    crossings that had to leave the memory of them before their time.
+    crossings that had to leave the memory of them before their time. `excepted` counts detections that made no alert, by the name
+    of the exception, and `evicted` alerts and what belongs to them that had to be forgotten.
     """
 
     batch: Batch
     outputs: Mapping[str, Sequence[Batch]] = field(default_factory=dict)
     merged: int = 0
     forgotten: int = 0
+    excepted: Mapping[str, int] = field(default_factory=dict)
+    evicted: int = 0
 
 
 class Processor(Protocol):

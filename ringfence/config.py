@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from ringfence import registry, topology, yamlfile
+from ringfence import alert_exceptions, registry, topology, yamlfile
 from ringfence.batching import Batching
 from ringfence.bus import BusSettings, open_bus
 from ringfence.component import BuildContext, Collector, Processor, Sink
@@ -85,6 +85,8 @@ def load(path: Path) -> Config:
             loaded = _collected(lambda: topology.load(base / str(declared.topology)), faults) or loaded
         faults += _bus_faults(declared, document)
         faults += _rule_faults(declared, base, document)
+        if (exceptions := declared.rules.exceptions) is not None:
+            _collected(lambda: alert_exceptions.load(base / exceptions), faults)
     for group in ("collectors", "sinks"):
         entries = document.data.get(group)
         for name, entry in entries.items() if isinstance(entries, dict) else ():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ from ringfence.batch import Batch, EventClass, Header
 from ringfence.codec import time_span
 from ringfence.schema import VERSION, build_frame, frame_schema, together
 from ringfence.segments import SEGMENT_PARTS, SegmentMap
+from ringfence.sigma.reaction import Reaction
 
 SEVERITIES: Mapping[str, int] = {"informational": 1, "low": 21, "medium": 47, "high": 73, "critical": 99}
 """Severity of each level: the bands of Elastic's risk scale."""
@@ -42,7 +43,8 @@ class Finding:
     name: str
     level: str
     techniques: Sequence[str] = ()
-    response: str | None = None
+    tactics: Sequence[str] = ()
+    reaction: Reaction = field(default_factory=Reaction)
 
     @property
     def identity(self) -> np.uint64:
@@ -87,8 +89,14 @@ def of_rule(finding: Finding, count: int) -> dict[str, pl.Series]:
         "ringfence.detection.kind": _same(finding.kind, count),
         "ringfence.detection.level": _same(finding.level, count),
     }
-    if finding.techniques:
-        columns["threat.technique.id"] = _same(",".join(finding.techniques), count)
+    for name, words in (("technique.id", finding.techniques), ("tactic.name", finding.tactics)):
+        if words:
+            columns[f"threat.{name}"] = _same(",".join(words), count)
+    reaction = finding.reaction
+    columns["ringfence.detection.response"] = _same(reaction.response, count)
+    for name, number in (("risk", reaction.risk), ("suppress", reaction.suppress_s)):
+        if number is not None:
+            columns[f"ringfence.detection.{name}"] = pl.Series([number]).new_from_index(0, count)
     return columns
 
 
@@ -113,6 +121,12 @@ def fitting(values: Mapping[str, Any]) -> str:
 def techniques_of(tags: Sequence[str]) -> list[str]:
     """ATT&CK techniques among the tags of a rule: `attack.t1021.002` is T1021.002."""
     return [tag.removeprefix("attack.").upper() for tag in tags if tag.startswith("attack.t") and tag[8:9].isdigit()]
+
+
+def tactics_of(tags: Sequence[str]) -> list[str]:
+    """ATT&CK tactics among the tags of a rule, as ATT&CK writes them: `attack.lateral-movement` is Lateral Movement."""
+    words = [tag.removeprefix("attack.") for tag in tags if tag.startswith("attack.") and tag[7:].replace("-", "").isalpha()]
+    return [word.replace("-", " ").title().replace(" And ", " and ") for word in words]
 
 
 def _same(text: str, count: int) -> pl.Series:

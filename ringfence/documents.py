@@ -35,6 +35,7 @@ _CATEGORY: Mapping[EventClass, tuple[str, ...]] = {
     EventClass.ALERT: ("network", "intrusion_detection"),
     EventClass.DETECTION: ("intrusion_detection",),
     EventClass.DETECTOR: ("intrusion_detection",),
+    EventClass.ALARM: ("intrusion_detection",),
     EventClass.AUTH: ("authentication",),
     EventClass.PROCESS: ("process",),
     EventClass.FILE: ("file", "network"),
@@ -44,6 +45,7 @@ _CATEGORY: Mapping[EventClass, tuple[str, ...]] = {
 _KIND: Mapping[EventClass, str] = {
     EventClass.ALERT: "alert",
     EventClass.DETECTION: "alert",
+    EventClass.ALARM: "alert",
     EventClass.DEAD: "pipeline_error",
 }
 _TRANSPORTS: dict[int, str] = {number: name for name, number in PROTOCOLS.items() if name not in ("carp", "ipip")}
@@ -61,6 +63,7 @@ _DATASETS: Mapping[EventClass, str] = {
     EventClass.BOUNDARY: "ringfence.boundary",
     EventClass.DETECTION: "ringfence.detections",
     EventClass.DETECTOR: "ringfence.detections",
+    EventClass.ALARM: "ringfence.alerts",
     EventClass.DEAD: "ringfence.dead",
 }
 CHUNK_ROWS = 4_096

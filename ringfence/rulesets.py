@@ -8,6 +8,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ringfence import alert_exceptions
+from ringfence.alert_exceptions import AlertException
 from ringfence.sigma import ruleset
 from ringfence.sigma.rules import Refusal
 from ringfence.yara import rules as yara_rules
@@ -28,10 +30,11 @@ def located(path: Path, kind: str, base: Path = Path()) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Sigma and YARA rules."""
+    """Sigma and YARA rules, and the exceptions of alerts."""
 
     sigma: ruleset.RuleSet = ruleset.EMPTY
     yara: yara_rules.RuleSet = field(default_factory=lambda: yara_rules.RuleSet((), (), ""))
+    exceptions: tuple[AlertException, ...] = ()
 
     @property
     def count(self) -> int:
@@ -56,11 +59,15 @@ class RuleFiles(BaseModel):
         default={}, description="External variables of YARA rules: true or false, a number or text; the type counts."
     )
     modules: list[str] = Field(default=sorted(MODULES), description="Modules that YARA rules may import.")
+    exceptions: Path | None = Field(default=None, description="File of exceptions: detections that make no alert.")
 
     def load(self, base: Path = Path()) -> Rules:
-        """The rules of the files, whose paths are under a folder; what is refused is in the sets."""
+        """The rules of the files, whose paths are under a folder; what is refused is in the sets. Raises ConfigError for a faulty
+        file of exceptions.
+        """
         sigma = ruleset.load([located(path, "sigma", base) for path in self.sigma], self.placeholders)
-        return Rules(sigma, self.load_yara(base))
+        exceptions = () if self.exceptions is None else alert_exceptions.load(base / self.exceptions)
+        return Rules(sigma, self.load_yara(base), exceptions)
 
     def load_yara(self, base: Path = Path()) -> yara_rules.RuleSet:
         """Those of YARA alone."""
@@ -77,9 +84,9 @@ class RuleFiles(BaseModel):
         ]
 
 
-def files_at(paths: Sequence[Path]) -> RuleFiles:
+def files_at(paths: Sequence[Path], exceptions: Path | None = None) -> RuleFiles:
     """Rules of both kinds: a file by its suffix, a folder for both."""
     yara_files = [path for path in paths if path.suffix in (".yar", ".yara")]
     others = [path for path in paths if path not in yara_files]
     folders = [path for path in others if path == BUNDLED or path.is_dir()]
-    return RuleFiles(sigma=others, yara=[*yara_files, *folders])
+    return RuleFiles(sigma=others, yara=[*yara_files, *folders], exceptions=exceptions)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ringfence import bus, topology
+from ringfence import alert_exceptions, bus, topology
 from ringfence.batch import Frames
 from ringfence.bus import open_bus
 from ringfence.clock import Clock, SystemClock
@@ -30,7 +30,7 @@ from ringfence.topology import Topology
 
 Stage = Literal["all", "collect", "process", "sink"]
 STAGES: tuple[Stage, ...] = ("all", "collect", "process", "sink")
-PROCESSORS = ("segments", "boundaries", "scans", "paths", "names", "sigma", "yara")
+PROCESSORS = ("segments", "boundaries", "scans", "paths", "names", "sigma", "yara", "alerts")
 ENRICHERS = ("segments", "labels")
 PROCESS_GROUP = "ringfence.process"
 SAME_SIGNAL_SECS = 1.0
@@ -55,11 +55,15 @@ def bus_of(config: Config) -> Bus:
 
 @dataclass
 class Options:
-    """How to run: which stages, collectors one after the other (so that a replay is deterministic), progress."""
+    """How to run: which stages, collectors one after the other (so that a replay is deterministic), progress.
+
+    `is_last` says that no other run goes on from here: windows that are open are closed also where it is stopped.
+    """
 
     stage: Stage = "all"
     one_by_one: bool = False
     handle_signals: bool = True
+    is_last: bool = False
     on_progress: Callable[[str, Frames], None] = lambda name, frames: None
 
 
@@ -163,7 +167,9 @@ class Runtime:
 
     async def _process(self, engine: Bus) -> None:
         if self._options.stage in ("all", "process"):
-            stage = ProcessStage(self._processors, engine, self._clock, self._instance, lambda: not self.was_stopped)
+            stage = ProcessStage(
+                self._processors, engine, self._clock, self._instance, lambda: self._options.is_last or not self.was_stopped
+            )
             self._reloadable.append(stage)
             await stage.run(self._collected)
             self._processed.set()
@@ -186,10 +192,14 @@ class Runtime:
         self.reload_topology()
 
     def reload_rules(self) -> None:
-        """Read the rules again. A set that is empty where there was one is a mistake, and the last good one stays."""
+        """Read rules and exceptions again. A set that is empty where there was one is a mistake, and the last good one stays."""
         if not self._config.rule_files.sigma and not self._config.rule_files.yara:
             return
-        loaded = self._config.rule_files.load(self._config.base)
+        try:
+            loaded = self._config.rule_files.load(self._config.base)
+        except ConfigError as error:
+            _log.error("the rules are not reloaded, the last good ones stay: %s", error)
+            return
         if self._rules.count and not loaded.count:
             _log.error("the rules are not reloaded, the last good ones stay: none of the %d is in force", len(loaded.refusals))
             return
@@ -211,6 +221,10 @@ class Runtime:
             )
         for refusal in rules.refusals[:MAX_REFUSALS_LOGGED]:
             _log.warning("rule refused: %s", refusal)
+        for exception in alert_exceptions.expired(rules.exceptions, self._clock.now()):
+            _log.warning(
+                "exception %s of %s has expired and applies no more: %s", exception.name, exception.owner, exception.reason
+            )
 
     def reload_topology(self) -> None:
         """Read the topology file again; a faulty one is reported and the last good one stays in force."""

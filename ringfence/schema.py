@@ -66,11 +66,12 @@ _ALERT, _AUTH, _PROCESS, _FILE, _GENERIC = (
     EventClass.FILE,
     EventClass.GENERIC,
 )
-_BOUNDARY, _DETECTION, _DETECTOR, _DEAD = EventClass.BOUNDARY, EventClass.DETECTION, EventClass.DETECTOR, EventClass.DEAD
-_FOUND = frozenset({_DETECTION, _DETECTOR})
+_BOUNDARY, _DETECTION, _DETECTOR = EventClass.BOUNDARY, EventClass.DETECTION, EventClass.DETECTOR
+_ALARM, _DEAD = EventClass.ALARM, EventClass.DEAD
+_FOUND = frozenset({_DETECTION, _DETECTOR, _ALARM})
 
 _EVERY = frozenset(EventClass)
-_EVENTS = _EVERY - {_BOUNDARY, _DETECTION, _DETECTOR, _DEAD}
+_EVENTS = _EVERY - {_BOUNDARY, _DETECTION, _DETECTOR, _ALARM, _DEAD}
 _WIRE = frozenset({_PF, _FLOW, _DNS, _HTTP, _TLS, _SSH, _ALERT, _FILE})
 _EVE = frozenset({_FLOW, _DNS, _HTTP, _TLS, _SSH, _ALERT, _FILE})
 _ADDRESSED = _WIRE | {_AUTH, _GENERIC, _BOUNDARY} | _FOUND
@@ -109,6 +110,21 @@ def _tunnel(side: str) -> tuple[tuple[str, pl.DataType, str, Render], ...]:
     return (
         ("ip", _U32, f"{side.capitalize()} address of the VXLAN packet: a tunnel endpoint.", "ipv4"),
         ("ip6", _RAW, f"The same of IPv6; shown as ringfence.vxlan.{side}.ip.", "ipv6"),
+    )
+
+
+def _of_alerts() -> tuple[tuple[str, pl.DataType, str, Render], ...]:
+    return (
+        ("id", _TEXT, "Id of the alert, the same in each of its records.", "plain"),
+        ("kind", _TEXT, "What made it: rule, risk or kill-chain.", "plain"),
+        ("status", _TEXT, "new, or updated: this record replaces the one before it.", "plain"),
+        ("level", _TEXT, "informational, low, medium, high or critical.", "plain"),
+        ("count", _INT, "How many detections it stands for.", "plain"),
+        ("evidence", _TEXT, "Event ids of the first of these.", "list"),
+        ("modules", _TEXT, "Kinds of sensors that saw it.", "list"),
+        ("corroborated", _BOOL, "Whether two kinds of sensors saw it, which raises the level by one.", "plain"),
+        ("response", _TEXT, "What is recommended: alert, approve-quarantine or auto-quarantine.", "plain"),
+        ("risk", _INT, "What it adds to the risk of its host; of kind risk their sum.", "plain"),
     )
 
 
@@ -239,7 +255,7 @@ COLUMNS: tuple[Column, ...] = (
         "event.start",
         _INT,
         _COUNTED | _FOUND,
-        "First packet of the flow; of a detector the first thing that it counted.",
+        "First packet of the flow; of what was found, the first thing that counted.",
         eve="flow.start",
         render="time",
         zeek="conn: ts",
@@ -248,7 +264,7 @@ COLUMNS: tuple[Column, ...] = (
         "event.end",
         _INT,
         _COUNTED | _FOUND,
-        "Last packet of the flow; of a detector the last thing that it counted.",
+        "Last packet of the flow; of what was found, the last thing that counted.",
         eve="flow.end",
         render="time",
         zeek="conn: duration",
@@ -484,7 +500,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "rule.id",
         _TEXT,
-        _only(_ALERT, _BOUNDARY, _DETECTION),
+        _only(_ALERT, _BOUNDARY, _DETECTION, _ALARM),
         "Signature id; for pf the rule path ruleset.rule.subrule.",
         eve="alert.signature_id",
         zeek="signatures: sig_id",
@@ -492,7 +508,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "rule.name",
         _TEXT,
-        _only(_ALERT, _DETECTION),
+        _only(_ALERT, _DETECTION, _ALARM),
         "Signature text.",
         eve="alert.signature",
         zeek="notice: note; weird: name; signatures: sig_id",
@@ -510,7 +526,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "event.severity",
         _INT,
-        _only(_ALERT, _DETECTION),
+        _only(_ALERT, _DETECTION, _ALARM),
         "0 to 99, higher is worse (Suricata counts the other way).",
         eve="alert.severity",
     ),
@@ -545,15 +561,8 @@ COLUMNS: tuple[Column, ...] = (
         since="1.2",
         eve="verdict.reject_target",
     ),
-    Column("threat.tactic.name", _TEXT, _only(_ALERT), "ATT&CK tactics of the rule, with commas between them.", since="1.3"),
-    Column(
-        "threat.technique.id",
-        _TEXT,
-        _only(_ALERT, _DETECTION),
-        "Ids of its ATT&CK techniques, with commas between them; a list in documents.",
-        since="1.3",
-        render="list",
-    ),
+    Column("threat.tactic.name", _TEXT, _FOUND | {_ALERT}, "ATT&CK tactics of the rule.", since="1.3", render="list"),
+    Column("threat.technique.id", _TEXT, _FOUND | {_ALERT}, "Ids of its ATT&CK techniques.", since="1.3", render="list"),
     Column(
         "threat.technique.name", _TEXT, _only(_ALERT), "Names of its ATT&CK techniques, with commas between them.", since="1.3"
     ),
@@ -584,7 +593,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "process.name",
         _TEXT,
-        _HOST | _WATCHED | {_DETECTION},
+        _HOST | _WATCHED | _FOUND,
         "Program that wrote the log line, or that acts.",
         joined=_WATCHED_13,
     ),
@@ -610,7 +619,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("orchestrator.namespace", _TEXT, _WATCHED | {_PROCESS}, "Kubernetes namespace of the pod.", since="1.3"),
     Column("orchestrator.resource.name", _TEXT, _WATCHED | {_PROCESS}, "Name of the Kubernetes pod.", since="1.3"),
     Column("process.entity_id", _TEXT, _ENDPOINT, "The sensor's own id of the process, never used again.", since="1.3"),
-    Column("process.executable", _TEXT, _ENDPOINT | {_DETECTION}, "Path of the program.", since="1.3"),
+    Column("process.executable", _TEXT, _ENDPOINT | _FOUND, "Path of the program.", since="1.3"),
     Column("process.exit_code", _INT, _only(_PROCESS), "Exit code of the process that ended.", since="1.3"),
     Column("process.hash.md5", _TEXT, _WATCHED | {_PROCESS}, "MD5 of the program.", since="1.3"),
     Column("process.hash.sha1", _TEXT, _WATCHED | {_PROCESS}, "SHA-1 of the program.", since="1.3"),
@@ -690,7 +699,13 @@ COLUMNS: tuple[Column, ...] = (
         since="1.3",
     ),
     Column("ringfence.auth.terminal", _TEXT, _only(_AUTH), "Terminal that it came from, as the program names it.", since="1.2"),
-    Column("message", _TEXT, _HOST, "The text of the message.", joined=_DNS_LATER),
+    Column(
+        "message",
+        _TEXT,
+        _HOST | {_ALARM},
+        "The text of the message; of an alert what happened, as one sentence.",
+        joined=_DNS_LATER,
+    ),
     Column("log.syslog.facility.code", _U8, _HOST, "Facility (RFC 5424 6.2.1).", joined=_DNS_LATER),
     Column("log.syslog.severity.code", _U8, _HOST, "Severity, 0 is worst (RFC 5424 6.2.1).", joined=_DNS_LATER),
     Column("log.syslog.appname", _TEXT, _HOST, "APP-NAME or the tag of RFC 3164.", joined=_DNS_LATER),
@@ -764,10 +779,15 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "ringfence.boundary.verdict",
         _TEXT,
-        _only(_BOUNDARY, _DETECTION),
+        _only(_BOUNDARY, _DETECTION, _ALARM),
         "held, breached, permitted, overblocked, undeclared or unproven.",
     ),
-    Column("ringfence.boundary.origin", _TEXT, _only(_BOUNDARY, _DETECTION), "observed in traffic or simulated by ringfence."),
+    Column(
+        "ringfence.boundary.origin",
+        _TEXT,
+        _only(_BOUNDARY, _DETECTION, _ALARM),
+        "observed in traffic or simulated by ringfence.",
+    ),
     Column("ringfence.boundary.service", _TEXT, _only(_BOUNDARY) | _FOUND, "Declared name of the service, else protocol/port."),
     Column(
         "ringfence.evidence.silent",
@@ -840,6 +860,19 @@ COLUMNS: tuple[Column, ...] = (
         "Ids of the events of a correlation, with commas between them; of many the first and the last ten.",
         since="1.3",
         render="list",
+    ),
+    *(
+        Column(f"ringfence.detection.{part}", dtype, _only(_DETECTION), meaning, since="1.3")
+        for part, dtype, meaning in (
+            ("response", _TEXT, "What the rule recommends: alert, approve-quarantine or auto-quarantine."),
+            ("risk", _INT, "Risk that the rule gives its alerts, where it says so."),
+            ("suppress", _INT, "Seconds in which its detections are one alert, where the rule says so."),
+        )
+    ),
+    # alerts
+    *(
+        Column(f"ringfence.alert.{part}", dtype, _only(_ALARM), meaning, since="1.3", render=render)
+        for part, dtype, meaning, render in _of_alerts()
     ),
     # dead letters
     Column("ringfence.dead.stage", _TEXT, _only(_DEAD), "collect, process or sink."),

@@ -22,13 +22,26 @@ from ringfence.batch import Batch, Decoded, EventClass, Frames, Micros, Position
 from ringfence.batching import Batcher, Batching
 from ringfence.clock import Clock
 from ringfence.codec import BadBlock, time_span
-from ringfence.component import Bus, Collector, Delivery, Finishing, Processor, Resumable, Settling, Shell, Sink
+from ringfence.component import Bus, Collector, Delivery, Finishing, Processed, Processor, Resumable, Settling, Shell, Sink
 from ringfence.deadletter import DeadLetter
 from ringfence.errors import EndOfInput, Fenced, Retryable
 from ringfence.ledger import LEDGER_STATE, Counts, topics_read
 from ringfence.retry import until_done
 from ringfence.schema import together
-from ringfence.telemetry import DEAD, DROPPED, FORGOTTEN, MERGED, PARSED, PROCESSED, RECEIVED, REJECTED, SHELL_CAPS, STEP_SECS
+from ringfence.telemetry import (
+    DEAD,
+    DROPPED,
+    EVICTED,
+    EXCEPTED,
+    FORGOTTEN,
+    MERGED,
+    PARSED,
+    PROCESSED,
+    RECEIVED,
+    REJECTED,
+    SHELL_CAPS,
+    STEP_SECS,
+)
 
 POSITION_STATE = "position"
 SEQUENCE_STATE = "sequence"
@@ -461,7 +474,7 @@ class ProcessStage(_ReadingStage):
     ) -> list[DeadLetter]:
         """Run the processors; a batch that crashes one is halved until the rows that do are alone."""
         try:
-            outputs, merged, forgotten = self._made_of(batch)
+            outputs, every = self._made_of(batch)
         except _CRASHES as error:
             if batch.frame.height == 1:
                 _log.exception("a row crashed the processors and is dead-lettered: %s", error)
@@ -469,30 +482,31 @@ class ProcessStage(_ReadingStage):
             middle = batch.frame.height // 2
             halves = (batch.frame.slice(0, middle), batch.frame.slice(middle))
             return [letter for half in halves for letter in self._run(part_of(batch, half), made, key, now_us, counts)]
-        counts.merged += merged
-        MERGED.inc(merged)
-        FORGOTTEN.inc(forgotten)
+        for processed in every:
+            counts.merged += processed.merged
+            MERGED.inc(processed.merged)
+            FORGOTTEN.inc(processed.forgotten)
+            EVICTED.inc(processed.evicted)
+            for name, excepted in processed.excepted.items():
+                EXCEPTED.labels(name).inc(excepted)
         for topic, batches in outputs.items():
             made.setdefault(topic, []).extend((key, part) for part in batches)
         return []
 
-    def _made_of(self, batch: Batch) -> tuple[dict[str, list[Batch]], int, int]:
-        """The batches by topic, and how many crossings were merged and forgotten. A processor sees, after the batch, what those
-        before it made.
-        """
+    def _made_of(self, batch: Batch) -> tuple[dict[str, list[Batch]], list[Processed]]:
+        """The batches by topic, and what each processor said. A processor sees, after the batch, what those before it made."""
         made: dict[str, list[Batch]] = {}
-        merged = forgotten = 0
+        every: list[Processed] = []
         now = Micros(batch.header.time_max_us)
         for processor in self._processors:
             earlier = [part for batches in made.values() for part in batches]
-            processed = processor.process(batch, now)
-            batch = processed.batch
-            merged += processed.merged
-            forgotten += processed.forgotten
-            for outputs in (processed.outputs, *(processor.process(part, now).outputs for part in earlier)):
-                for topic, batches in outputs.items():
+            processed = [processor.process(part, now) for part in (batch, *earlier)]
+            batch = processed[0].batch
+            every += processed
+            for part in processed:
+                for topic, batches in part.outputs.items():
                     made.setdefault(topic, []).extend(batches)
-        return made, merged, forgotten
+        return made, every
 
 
 class SinkStage(_ReadingStage):
@@ -587,7 +601,7 @@ class SinkStage(_ReadingStage):
         return batches, unreadable
 
     def _enriched(self, batch: Batch) -> Batch:
-        if batch.header.event_class in (EventClass.BOUNDARY, EventClass.DETECTION, EventClass.DETECTOR):
+        if batch.header.event_class in (EventClass.BOUNDARY, EventClass.DETECTION, EventClass.DETECTOR, EventClass.ALARM):
             return batch  # they have the names of segments already
         for processor in self._enrich:
             batch = processor.process(batch, Micros(batch.header.time_max_us)).batch

@@ -56,6 +56,14 @@ RULE_VALUES_CUT = Counter(
     "Long values of which a regular expression of a rule read the beginning only.",
     registry=REGISTRY,
 )
+EXCEPTED = Counter(
+    "ringfence_detections_excepted", "Detections that made no alert, by the exception.", ["exception"], registry=REGISTRY
+)
+EVICTED = Counter(
+    "ringfence_alerts_evicted",
+    "Alerts, and what could have raised or made one, that were forgotten because there were too many.",
+    registry=REGISTRY,
+)
 RETRIES = Counter("ringfence_retries", "Calls that had to be repeated.", ["call"], registry=REGISTRY)
 STEP_SECS = Histogram(
     "ringfence_processing_duration_seconds",

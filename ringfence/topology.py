@@ -60,6 +60,7 @@ def _listed(value: Any) -> Any:
 Name = Annotated[str, AfterValidator(_name)]
 Prefix = Annotated[Network, BeforeValidator(_network)]
 Names = Annotated[list[str], BeforeValidator(_listed)]
+Prefixes = Annotated[list[Prefix], BeforeValidator(_listed)]
 
 
 class _Declared(BaseModel):

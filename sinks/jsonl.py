@@ -1,4 +1,4 @@
-"""JSON lines: one ECS document a line, one file per topic: events.jsonl, boundary.jsonl, detections.jsonl, dead.jsonl.
+"""JSON lines: one ECS document a line, one file per topic: events.jsonl, boundary.jsonl, detections.jsonl, alerts.jsonl, dead.jsonl.
 
 Exactly once: the length of each file is committed with the offsets, and a start cuts each file back to its committed
 length, so a crash between writing and committing leaves neither gaps nor repeats. Files are synced before the commit.
@@ -26,6 +26,7 @@ _FILES: Mapping[str, str] = {
     bus.EVENTS: "events.jsonl",
     bus.BOUNDARY: "boundary.jsonl",
     bus.DETECTIONS: "detections.jsonl",
+    bus.ALERTS: "alerts.jsonl",
     bus.DEAD: "dead.jsonl",
 }
 _TOPICS: Mapping[str, str] = {name.removesuffix(".jsonl"): topic for topic, name in _FILES.items()}
@@ -112,8 +113,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: ConfigPath
-    topics: list[Literal["events", "boundary", "detections", "dead"]] = Field(
-        default=["events", "boundary", "detections", "dead"], min_length=1
+    topics: list[Literal["events", "boundary", "detections", "alerts", "dead"]] = Field(
+        default=["events", "boundary", "detections", "alerts", "dead"], min_length=1
     )
     original: Literal["keep", "drop"] = "drop"
 

@@ -1,4 +1,4 @@
-"""A summary for people: the boundary matrix, what was breached and by whom, printed when the sink closes.
+"""A summary for people: the boundary matrix, what was breached and by whom, and the alerts, printed when the sink closes.
 
 The counts are committed with the offsets, so they are exact across crashes and restarts.
 """
@@ -14,37 +14,38 @@ from rich.console import Console
 from ringfence import bus
 from ringfence.batch import Batch, Problem
 from ringfence.component import BuildContext, Status
-from ringfence.matrix import Matrix
+from ringfence.summary import Summary
 
 
 class TerminalSummary:
-    """Counts boundary tests into a Matrix."""
+    """Counts boundary tests and alerts into a Summary."""
 
     def __init__(self, order: Sequence[str], output: Literal["stdout", "stderr", "none"]) -> None:
-        self.topics = (bus.BOUNDARY,)
+        self.topics = (bus.BOUNDARY, bus.ALERTS)
         self._order = order
         self._output = output
-        self._matrix: Matrix | None = None
+        self._summary: Summary | None = None
 
     async def open(self, state: bytes) -> None:
         """Go on from the committed counts."""
-        self._matrix = Matrix.decode(state)
+        self._summary = Summary.decode(state)
 
     async def write(self, topic: str, batch: Batch) -> Mapping[int, Problem]:
         """Count a batch."""
-        if self._matrix is not None:
-            self._matrix.add(batch.frame)
+        if self._summary is not None:
+            counted = self._summary.alerts if topic == bus.ALERTS else self._summary.matrix
+            counted.add(batch.frame)
         return {}
 
     async def flush(self) -> bytes:
         """The counts are the state."""
-        return self._matrix.encode() if self._matrix is not None else b""
+        return self._summary.encode() if self._summary is not None else b""
 
     async def close(self) -> None:
-        """Print the matrix, once."""
-        if self._matrix is not None and self._output != "none":
-            self._matrix.print(Console(stderr=self._output == "stderr"), self._order)
-        self._matrix = None
+        """Print it, once."""
+        if self._summary is not None and self._output != "none":
+            self._summary.print(Console(stderr=self._output == "stderr"), self._order)
+        self._summary = None
 
 
 class Settings(BaseModel):

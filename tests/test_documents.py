@@ -192,6 +192,7 @@ BY_CLASS: dict[str, tuple[EventClass, dict[str, Any], dict[str, Any]]] = {
     "generic": (EventClass.GENERIC, {}, {"kind": "event", "category": None, "type": None, "outcome": None}),
     "detection": (EventClass.DETECTION, {}, {"kind": "alert", "category": ["intrusion_detection"], "type": None, "outcome": None}),
     "detector": (EventClass.DETECTOR, {}, {"kind": "event", "category": ["intrusion_detection"], "type": None, "outcome": None}),
+    "alarm": (EventClass.ALARM, {}, {"kind": "alert", "category": ["intrusion_detection"], "type": None, "outcome": None}),
     "dead": (EventClass.DEAD, {}, {"kind": "pipeline_error", "category": None, "type": None, "outcome": None}),
     "blocked": (EventClass.BOUNDARY, {"ringfence.boundary.outcome": "blocked"}, {"kind": "event", "category": NETWORK, "type": ["connection", "denied"], "outcome": "failure"}),
     "passed": (EventClass.BOUNDARY, {"ringfence.boundary.outcome": "passed"}, {"kind": "event", "category": NETWORK, "type": ["connection", "allowed"], "outcome": "success"}),
@@ -219,6 +220,7 @@ def test_the_action_of_a_boundary_test_tells_its_origin(origin: str, action: str
         (EventClass.BOUNDARY, "ringfence.boundary"),
         (EventClass.DETECTION, "ringfence.detections"),
         (EventClass.DETECTOR, "ringfence.detections"),
+        (EventClass.ALARM, "ringfence.alerts"),
         (EventClass.DEAD, "ringfence.dead"),
     ],
 )
@@ -279,14 +281,15 @@ def reference(batch: Batch, row: dict[str, Any]) -> dict[str, Any]:
         "file": ["file", *(["network"] if {"source.ip", "source.ip6"} & row.keys() else [])],
         "generic": [],
         "detection": ["intrusion_detection"],
+        "alarm": ["intrusion_detection"],
         "dead": [],
     }
     constants = {
         "ecs.version": documents.ECS_VERSION,
-        "event.kind": {"alert": "alert", "detection": "alert", "dead": "pipeline_error"}.get(event_class, "event"),
+        "event.kind": {"alert": "alert", "detection": "alert", "alarm": "alert", "dead": "pipeline_error"}.get(event_class, "event"),
         "event.category": category.get(event_class, ["network"]),
         "event.module": batch.header.module,
-        "event.dataset": {"boundary": "ringfence.boundary", "detection": "ringfence.detections", "detector": "ringfence.detections", "dead": "ringfence.dead"}.get(event_class, "ringfence.events"),
+        "event.dataset": {"boundary": "ringfence.boundary", "detection": "ringfence.detections", "detector": "ringfence.detections", "alarm": "ringfence.alerts", "dead": "ringfence.dead"}.get(event_class, "ringfence.events"),
         "ringfence.class": str(event_class),
         "ringfence.collector": batch.header.collector,
         "event.id": f"{row['ringfence.event.source']:016x}{row['ringfence.event.position']:016x}",

@@ -13,15 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.suricata import SuricataDecoder
+from processors.alerts import Alerts
 from processors.boundaries import Boundaries
 from processors.segments import Segments
-from ringfence import bus, codec, ledger, stages, topology
+from processors.sigma import Sigma
+from ringfence import bus, codec, ledger, stages, telemetry, topology
 from ringfence.batch import Batch, Decoded, Frames, Micros, Problem, ProblemCode, Record, Step
 from ringfence.batching import Batching
 from ringfence.bus import BusSettings, open_bus
 from ringfence.clock import HandClock, SystemClock
 from ringfence.component import Bus, Collector, Delivery, Processed, Processor
 from ringfence.errors import Fenced, Permanent, Retryable
+from ringfence.rulesets import BUNDLED, RuleFiles
 from ringfence.stages import CollectStage, ProcessStage, SinkStage
 from ringfence.telemetry import REGISTRY
 from ringfence.testing import ListShell
@@ -412,3 +415,37 @@ def test_a_state_that_is_stored_in_pieces_comes_back_whole(states: list[bytes]) 
             assert max(map(len, parts.values())) <= 4
             assert stages.joined("processor/1", stored) == state
             assert stages.joined("processor/1", {"processor/1": state}) == state
+
+
+def test_an_alert_goes_on_across_restarts_and_exceptions_are_counted(tmp_path: Path) -> None:
+    loaded = topology.load(topology_file(tmp_path))
+    (tmp_path / "exceptions.yml").write_text(
+        "exceptions: {stage-test: {owner: a, reason: b, expires: 2099-01-01, match: {rule: Traffic passed between tenants}}}\n"
+    )
+    rules = RuleFiles(sigma=[BUNDLED], exceptions=tmp_path / "exceptions.yml").load()
+    items: list[list[bytes]] = []
+
+    def processors() -> list[Processor]:
+        return [Segments(loaded), Boundaries(loaded), Sigma(rules.sigma, loaded), Alerts(rules.exceptions)]
+
+    async def main() -> list[tuple[str, int]]:
+        engine = open_bus("memory:", BusSettings(), {**READERS, "ringfence.sink.keep": (bus.ALERTS,)})
+        await engine.open()
+        clock, ended = SystemClock(), asyncio.Event()
+        ended.set()
+        sink = KeepingSink((bus.ALERTS,))
+        try:
+            for start in range(0, 12, 4):
+                items.append([flow(serial, port=22) for serial in range(start, start + 4)])
+                collector = Collector("suricata", ListShell(list(items)), SuricataDecoder())
+                await CollectStage("list", lambda made=collector: made, engine, Batching(), 1, clock).run(asyncio.Event())  # type: ignore[misc]
+                await ProcessStage(processors, engine, clock).run(ended)
+            await SinkStage("keep", sink, lambda: [], engine, clock).run(ended)
+            return sink.rows
+        finally:
+            await engine.close()
+
+    rows = asyncio.run(main())
+
+    assert rows == [(bus.ALERTS, 1), (bus.ALERTS, 2)]  # new, and updated at the tenth detection
+    assert telemetry.EXCEPTED.labels("stage-test")._value.get() == 12

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import shutil
 import socket
 import sys
@@ -35,7 +36,8 @@ DEFAULT_FOLDER = Path("demo-out")
 CONFIG_FILE = "ringfence.yml"
 MARK = "# written by `ringfence demo`"
 MAX_WAIT_SECS = 30.0
-_BOOTED_US = 3_600 * 1_000_000
+_HOUR_US = 3_600 * 1_000_000
+_BOOTED_US = _HOUR_US
 _RECORDS_PER_DATAGRAM = 30
 
 
@@ -57,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     _prepare(out, ports)
     loaded = config.load(out / CONFIG_FILE)
     console = Console(highlight=False, soft_wrap=True)
+    logging.getLogger("ringfence").setLevel(logging.WARNING)  # the story speaks for itself
     try:
         asyncio.run(_play(loaded, out, ports, console))
     except BaseExceptionGroup as failures:
@@ -67,6 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
     ringfence = printable(sys.argv[0]) if sys.argv[0].endswith("ringfence") else "ringfence"
     console.print(f"""
 Look at it:
+  {folder}/alerts.jsonl     what needs somebody's attention, one plain sentence each
+  {folder}/detections.jsonl every row that a rule matched
   {folder}/boundary.jsonl   every boundary test: where, when, which boundary, who, verdict, evidence
   {folder}/events.jsonl     every event in ECS
   {folder}/dead.jsonl       what could not be decoded, and why
@@ -117,6 +122,7 @@ def _configuration(ports: _Ports) -> str:
     return f"""{MARK}
 bus: sqlite:bus
 topology: topology.yml
+rules: {{sigma: [bundled]}}
 batching: {{max_delay_ms: 50}}
 collectors:
   firewall: {{type: pflog, path: pflog, follow: true, observer: fw1}}
@@ -147,13 +153,13 @@ class _Arrivals:
 
 async def _play(loaded: Config, out: Path, ports: _Ports, console: Console) -> None:
     arrivals = _Arrivals()
-    runtime = Runtime(loaded, Options(on_progress=arrivals.on_progress))
+    runtime = Runtime(loaded, Options(on_progress=arrivals.on_progress, is_last=True))
     async with asyncio.TaskGroup() as group:
         running = group.create_task(runtime.run())
         sensors = _Sensors(out, ports, arrivals)
         try:
             await _either(runtime.listening(), running)
-            for number, scene in enumerate(Storyteller(SystemClock().now() - 3_600_000_000).scenes(), 1):
+            for number, scene in enumerate(Storyteller(_last_full_hour(SystemClock().now())).scenes(), 1):
                 console.print(f"[bold]Scene {number}[/bold] {scene.title}.")
                 await sensors.send(scene)
             await _until_complete(arrivals, running)
@@ -161,6 +167,11 @@ async def _play(loaded: Config, out: Path, ports: _Ports, console: Console) -> N
         finally:
             sensors.close()
             runtime.stop()
+
+
+def _last_full_hour(now_us: int) -> int:
+    """The start of the hour before this one: windows of alerts begin with the hour, so the story is the same in every run."""
+    return now_us // _HOUR_US * _HOUR_US - _HOUR_US
 
 
 async def _either(wanted: Coroutine[None, None, None], running: asyncio.Task[None]) -> None:

@@ -1,8 +1,8 @@
 """`ringfence replay FILE...`: run files through the whole chain, as if they arrived now.
 
-Leaves events.jsonl, boundary.jsonl, detections.jsonl, dead.jsonl and summary.json in the output folder. Files are read one after the other,
-so the same input gives the same output. With --speed they are read side by side, each event at its time. Interrupted or
-killed, the same command goes on where it stopped, losing and repeating nothing.
+Leaves events.jsonl, boundary.jsonl, detections.jsonl, alerts.jsonl, dead.jsonl and summary.json in the output folder. Files
+are read one after the other, so the same input gives the same output. With --speed they are read side by side, each event at
+its time. Interrupted or killed, the same command goes on where it stopped, losing and repeating nothing.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from ringfence.clock import Clock, SystemClock
 from ringfence.component import BuildContext, Collector, Decoder, Format
 from ringfence.config import Config
 from ringfence.errors import ExitCode, Permanent, Retryable
-from ringfence.matrix import Matrix
 from ringfence.pace import Pace
 from ringfence.runtime import Options, Runtime, bus_of
 from ringfence.stages import SINK_STATE
+from ringfence.summary import Summary
 from ringfence.telemetry import printable
 from ringfence.topology import Topology
 
@@ -49,7 +49,7 @@ DETECTIONS_FILE = "detections.jsonl"
 SORTED_BYTES = 64 << 20
 """Sorted in memory at once."""
 BUS_FOLDER = ".bus"
-FILES = ("events", "boundary", "detections", "dead")
+FILES = ("events", "boundary", "detections", "alerts", "dead")
 SLOWEST, FASTEST = 0.001, 1_000_000
 _RECOGNISE_BYTES = 64 * 1024
 
@@ -79,6 +79,7 @@ def add(verbs: Subparsers) -> None:
         metavar="RULES",
         help="Sigma and YARA files, or folders of them, to match, or `bundled`; may be given several times",
     )
+    verb.add_argument("--exceptions", type=Path, metavar="FILE", help="file of exceptions: detections that make no alert")
     add_year(verb)
     verb.add_argument("--bus", default=None, metavar="URL", help="bus to run on (default: an embedded one in DIR)")
     verb.add_argument(
@@ -148,7 +149,7 @@ def run(arguments: argparse.Namespace) -> int:
     if was_stopped:
         raise Retryable("stopped before the end; the same command goes on from here")
     _put_in_order(out / DETECTIONS_FILE)
-    summary, matrix = asyncio.run(_summary(config, inputs))
+    summary, told = asyncio.run(_summary(config, inputs))
     text = json.dumps(summary, indent=2) + "\n"
     (out / SUMMARY_FILE).write_text(text)
     if arguments.bus is None:
@@ -156,7 +157,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         sys.stdout.write(text)
     else:
-        _print(summary, matrix, loaded, out)
+        _print(summary, told, loaded, out)
     return ExitCode.OK
 
 
@@ -210,7 +211,7 @@ def _config(arguments: argparse.Namespace, inputs: Sequence[_Input], loaded: Top
         name: _sink(jsonl, {"path": out, "topics": [name], "original": arguments.original}, name, loaded) for name in FILES
     }
     sinks["summary"] = _sink(terminal, {"output": "none"}, "summary", loaded)
-    rule_files = rulesets.files_at(arguments.rules)
+    rule_files = rulesets.files_at(arguments.rules, arguments.exceptions)
     return Config(
         bus_url=_bus_url(arguments.bus, out),
         bus=BusSettings(retention_bytes=0, partitions=1),
@@ -275,7 +276,7 @@ def reached(frames: Frames) -> int:
     return int(frames.positions[-1]) + int(frames.offsets[-1] - frames.offsets[-2]) if len(frames) else 0
 
 
-async def _summary(config: Config, inputs: Sequence[_Input]) -> tuple[dict[str, Any], Matrix]:
+async def _summary(config: Config, inputs: Sequence[_Input]) -> tuple[dict[str, Any], Summary]:
     engine = bus_of(config)
     try:
         await engine.open()
@@ -283,11 +284,11 @@ async def _summary(config: Config, inputs: Sequence[_Input]) -> tuple[dict[str, 
     finally:
         await engine.close()
     kept = states.get("ringfence.sink.summary", {})
-    matrix = Matrix.decode(next((value for key, value in kept.items() if key.partition("@")[0] == SINK_STATE), b""))
+    told = Summary.decode(next((value for key, value in kept.items() if key.partition("@")[0] == SINK_STATE), b""))
     book = await ledger_verb.read(config)
-    events, boundary, detections, dead = (
+    events, boundary, detections, records, dead = (
         sum(counts.written.get(topic, 0) for counts in book.components.values())
-        for topic in (bus.EVENTS, bus.BOUNDARY, bus.DETECTIONS, bus.DEAD)
+        for topic in (bus.EVENTS, bus.BOUNDARY, bus.DETECTIONS, bus.ALERTS, bus.DEAD)
     )
     summary: dict[str, Any] = {
         "files": [
@@ -298,19 +299,21 @@ async def _summary(config: Config, inputs: Sequence[_Input]) -> tuple[dict[str, 
         "merged": sum(counts.merged for counts in book.components.values()),
         "rules": config.rules.count,
         "detections": detections,
+        "alerts": told.alerts.count,
+        "alert_records": records,
         "dead": dead,
-        **matrix.as_json(),
+        **told.matrix.as_json(),
         "ledger": ledger_verb.as_json(book),
     }
-    return summary, matrix
+    return summary, told
 
 
-def _print(summary: dict[str, Any], matrix: Matrix, loaded: Topology, out: Path) -> None:
+def _print(summary: dict[str, Any], told: Summary, loaded: Topology, out: Path) -> None:
     console = Console()
-    matrix.print(console, list(loaded.segments))
+    told.print(console, list(loaded.segments))
     words = [("events", "event"), ("boundary_tests", "boundary test"), ("dead", "dead letter")]
     if summary["rules"]:
-        words.insert(2, ("detections", "detection"))
+        words[2:2] = [("detections", "detection"), ("alerts", "alert")]
     made = ", ".join(counted(summary[key], word) for key, word in words)
     balance = (
         "the ledger balances"

@@ -119,7 +119,8 @@ def _row(found: Detection, correlation: Correlation) -> pl.DataFrame:
         correlation.title,
         correlation.level,
         detections.techniques_of(correlation.tags),
-        str(correlation.custom["ringfence.response"]) if "ringfence.response" in correlation.custom else None,
+        detections.tactics_of(correlation.tags),
+        correlation.reaction,
     )
     last = found.evidence[-1]
     columns: dict[str, Any] = {

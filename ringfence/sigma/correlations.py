@@ -25,6 +25,7 @@ from sigma.correlations import (
     SigmaRuleReference,
 )
 
+from ringfence.sigma.reaction import Reaction, reaction_of
 from ringfence.sigma.refusals import Unsupported
 
 SUPPRESS = "ringfence.suppress"
@@ -123,6 +124,7 @@ class Correlation:
     line: int
     is_reported: bool = True
     custom: Mapping[str, Any] = field(default_factory=dict)
+    reaction: Reaction = field(default_factory=Reaction)
 
     @property
     def rules(self) -> tuple[str, ...]:
@@ -184,6 +186,7 @@ def draft(sigma: SigmaCorrelationRule, path: str, line: int) -> Draft:
         path=path,
         line=line,
         custom=custom,
+        reaction=reaction_of(custom),
     )
     if kind is Kind.TEMPORAL_ORDERED and len(references) > MAX_ORDERED:
         raise Unsupported(f"temporal_ordered with {len(references)} rules; accepted: up to {MAX_ORDERED}")

@@ -43,7 +43,7 @@ EVENT_DATA = "winlog.event_data"
 _MEMBER = re.compile(r"[A-Za-z0-9_.\- ]{1,64}")
 _P, _F, _A, _G = EventClass.PROCESS, EventClass.FLOW, EventClass.AUTH, EventClass.GENERIC
 _D, _FI = EventClass.DNS, EventClass.FILE
-_EVENTS = frozenset(EventClass) - {EventClass.DEAD}
+_EVENTS = frozenset(EventClass) - {EventClass.DEAD, EventClass.ALARM}
 
 
 @dataclass(frozen=True, slots=True)

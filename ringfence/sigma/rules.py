@@ -51,6 +51,7 @@ from ringfence.sigma import limits
 from ringfence.sigma.correlations import Correlation, Draft, References, draft, in_order, resolved
 from ringfence.sigma.filters import applied, targets
 from ringfence.sigma.limits import TooLarge
+from ringfence.sigma.reaction import Reaction, reaction_of
 from ringfence.sigma.refusals import Place, Refusal, Unsupported
 from ringfence.sigma.tree import (
     And,
@@ -111,6 +112,7 @@ class Rule:
     line: int
     custom: Mapping[str, Any] = field(default_factory=dict)
     is_reported: bool = True
+    reaction: Reaction = field(default_factory=Reaction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +295,7 @@ def _rule(rule: SigmaRule, path: str, line: int, placeholders: Mapping[str, Sequ
         path=path,
         line=line,
         custom=rule.custom_attributes,
+        reaction=reaction_of(rule.custom_attributes),
     )
 
 

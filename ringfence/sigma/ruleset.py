@@ -38,7 +38,7 @@ def load(paths: Sequence[Path], placeholders: Mapping[str, Sequence[str]]) -> Ru
             refusals.append(Refusal(rule.path, rule.line, rule.title, str(error)))
             continue
         routes[rule.id] = rule
-        digest.update(repr((rule.id, rule.level, rule.tags, routed.rule.condition)).encode())
+        digest.update(repr((rule.id, rule.level, rule.tags, rule.reaction, routed.rule.condition)).encode())
         for event_class in routed.classes:
             by_class.setdefault(event_class, []).append(routed.rule)
     correlations: dict[str, Correlation] = {}

@@ -16,6 +16,7 @@ from typing import Any
 import yara
 
 from ringfence.detections import SEVERITIES, Finding
+from ringfence.sigma.reaction import RESPONSES, Reaction
 from ringfence.sigma.rules import Refusal
 from ringfence.yara.blockwise import reason_against
 from ringfence.yara.inquest import DATALESS, inquire, is_over
@@ -51,14 +52,14 @@ class Rule:
 def finding_of(rule: Rule) -> Finding:
     """What a rule says of what it finds: `meta` of id, description, level, attack and response."""
     meta = rule.meta
-    level = str(meta.get("level", "medium")).lower()
+    level, response = str(meta.get("level", "medium")).lower(), meta.get("response")
     return Finding(
         "yara",
         rule.id,
         rule.identifier,
         level if level in SEVERITIES else "medium",
         str(meta.get("attack", "")).replace(",", " ").split(),
-        str(meta["response"]) if "response" in meta else None,
+        reaction=Reaction(response) if response in RESPONSES else Reaction(),
     )
 
 

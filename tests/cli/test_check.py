@@ -106,3 +106,14 @@ def test_an_empty_configuration_has_nothing_to_run(tmp_path: Path) -> None:
 
     assert outcome.code == ExitCode.CONFIG
     assert "declares neither collectors, nor sinks, nor a topology" in outcome.err
+
+
+def test_an_exception_without_owner_or_expiry_is_refused(tmp_path: Path) -> None:
+    topology_file(tmp_path)
+    (tmp_path / "exceptions.yml").write_text("exceptions:\n  scan:\n    reason: CHG-1\n    match: {rule: r}\n")
+
+    outcome = ringfence("check", _file(tmp_path, GOOD + "rules: {exceptions: exceptions.yml}\n"))
+
+    assert outcome.code == ExitCode.CONFIG
+    assert "exceptions.yml:2: exceptions.scan.owner: is required" in outcome.err
+    assert "exceptions.yml:2: exceptions.scan.expires: is required" in outcome.err

@@ -48,6 +48,27 @@ def test_it_ends_well_and_tells_what_was_held_and_what_was_breached(demo: tuple[
     assert "The ledger balances: nothing was lost." in outcome.out
 
 
+def test_the_story_ends_in_alerts(demo: tuple[Path, Outcome]) -> None:
+    out, outcome = demo
+    records = _documents(out / "alerts.jsonl")
+
+    assert {record["rule"]["name"] for record in records} >= {
+        "Boundary breached",
+        "Traffic passed between tenants",
+        "Scan of many hosts, by first contacts",
+        "Passwords of an account are tried",
+        "Sign-in after many failures",
+    }
+    assert outcome.out.index("Alerts: ") > outcome.out.index("Verdicts:")
+    assert (
+        "CRITICAL: 10.10.30.66 looked around, got at credentials and moved on to other hosts within two hours; " in outcome.out
+    )
+    assert (
+        "CRITICAL: Boundary breached: 10.10.30.66 (iot) reached 10.10.20.5:22 (public-servers) by ssh, which no intent allows; "
+        "seen 10 times by 1 sensor at "
+    ) in outcome.out
+
+
 def test_every_boundary_has_the_verdicts_that_the_story_implies(demo: tuple[Path, Outcome]) -> None:
     tests = Counter(
         (test["source"]["segment"]["name"], test["destination"]["segment"]["name"], test["ringfence"]["boundary"]["verdict"])

@@ -192,3 +192,53 @@ def test_progress_is_the_place_in_the_file_that_was_reached() -> None:
     assert reached(frames) == 10
     assert reached(replace(frames, positions=frames.positions + np.uint64(100))) == 110
     assert reached(frames_of([], Source("file", 1))) == 0
+
+
+def _story(folder: Path) -> list[str | Path]:
+    """The arguments of a replay with the bundled rules: one source reaches a server by ssh, forty times."""
+    eve = folder / "eve.json"
+    eve.write_bytes(b"".join(flow(serial, port=22) for serial in range(40)))
+    return ["replay", eve, "--topology", topology_file(folder), "--rules", "bundled", "--out"]
+
+
+def test_rules_end_in_alerts(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    outcome = ringfence(*_story(tmp_path), out)
+
+    summary = json.loads((out / "summary.json").read_text())
+    records = [json.loads(line) for line in (out / "alerts.jsonl").read_text().splitlines()]
+    breached = [record["ringfence"]["alert"] for record in records if record["rule"]["name"] == "Boundary breached"]
+    assert outcome.code == ExitCode.OK, outcome.err
+    assert summary["ledger"]["imbalance"] == 0
+    assert (summary["alerts"], summary["alert_records"]) == (len({record["ringfence"]["alert"]["id"] for record in records}), len(records))  # fmt: skip
+    assert [(alert["status"], alert["count"]) for alert in breached] == [("new", 1), ("updated", 10)]
+    assert (
+        "CRITICAL: Boundary breached: 10.1.0.5 (users) reached 10.2.0.9:22 (servers) by ssh, which no intent allows; "
+        "seen 10 times by 1 sensor at 07:44 UTC."
+    ) in outcome.out
+
+
+def test_the_same_input_and_rules_give_the_same_alerts(tmp_path: Path) -> None:
+    story = _story(tmp_path)
+    ringfence(*story, tmp_path / "one")
+    ringfence(*story, tmp_path / "two")
+
+    alerts = (tmp_path / "one" / "alerts.jsonl").read_bytes()
+    assert alerts
+    assert alerts == (tmp_path / "two" / "alerts.jsonl").read_bytes()
+
+
+def test_an_exception_keeps_alerts_away(tmp_path: Path) -> None:
+    entry = "{owner: ann, reason: CHG-1, expires: %s, match: {source: 10.1.0.5}}"
+    exceptions = tmp_path / "exceptions.yml"
+    exceptions.write_text(
+        f"exceptions:\n  now: {entry % '2099-12-31'}\n  past: {entry.replace('10.1.0.5', '10.9.0.0/16') % '2020-01-31'}\n"
+    )
+
+    outcome = ringfence(*_story(tmp_path), tmp_path / "out", "--exceptions", exceptions)
+
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["alerts"] == 0
+    assert (tmp_path / "out" / "detections.jsonl").stat().st_size > 0
+    assert "exception past of ann has expired and applies no more: CHG-1" in outcome.err
+    assert "exception now" not in outcome.err

@@ -63,6 +63,7 @@ def test_each_row_is_a_line(tmp_path: Path) -> None:
 def test_each_topic_has_a_file(tmp_path: Path) -> None:
     with opened(tmp_path):
         assert sorted(path.name for path in tmp_path.iterdir()) == [
+            "alerts.jsonl",
             "boundary.jsonl",
             "dead.jsonl",
             "detections.jsonl",

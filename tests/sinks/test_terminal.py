@@ -131,3 +131,22 @@ def test_closing_unopened_prints_nothing(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_nothing_is_claimed() -> None:
     assert list(KIND.resources(KIND.settings())) == []
+
+
+def test_alerts_are_listed_below_the_matrix(capsys: pytest.CaptureFixture[str]) -> None:
+    alert = {
+        "ringfence.alert.id": "a", "ringfence.alert.status": "new", "ringfence.alert.level": "high", "event.severity": 73,
+        "event.start": 0, "message": "HIGH: Telnet: from 10.1.0.5 to 10.2.0.9.",
+    }  # fmt: skip
+    made = sink()
+
+    async def work() -> None:
+        await made.open(b"")
+        await made.write(bus.BOUNDARY, frames.batch(EventClass.BOUNDARY, [crossing()]))
+        await made.write(bus.ALERTS, frames.batch(EventClass.ALARM, [alert]))
+        await made.close()
+
+    asyncio.run(work())
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == ["Alerts: 1", "HIGH: Telnet: from 10.1.0.5 to 10.2.0.9."]
