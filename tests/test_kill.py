@@ -26,6 +26,7 @@ EVENTS = 1_000_000 if LONG else 60_000
 KILLS = 20 if LONG else 4
 BROKEN_EVERY = 1_000
 ROOT = Path(__file__).parents[1]
+SUMMARY = "out/summary.json"
 BROKER = os.environ.get("RINGFENCE_TEST_KAFKA", "")
 NEEDS_BROKER = "no Kafka: start one with services/kafka.sh start and set RINGFENCE_TEST_KAFKA=127.0.0.1:19092"
 
@@ -46,25 +47,33 @@ def _replay(folder: Path, eve: Path, *options: str) -> list[str]:
     return [sys.executable, "-m", "ringfence", *command]
 
 
-def _run_with_kills(command: list[str], kills: int, chance: random.Random, between: list[list[str]]) -> int:
-    """Start, kill and start again; returns how many kills hit a running process before it was let finish."""
+def _run_with_kills(command: list[str], finished: Path, kills: int, chance: random.Random, between: list[list[str]]) -> int:
+    """Start, kill and start again until `finished` exists; returns how many kills hit a running process.
+
+    A kill may land after the last file is written and before the process has left: that replay is finished too.
+    """
     hits = 0
     for kill in range(kills):
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        try:
-            process.wait(timeout=chance.uniform(0.8, 2.5))
-            assert process.returncode == 0, process.stderr.read().decode() if process.stderr else ""
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            hits += 1
-        process.communicate()
-        if process.returncode == 0:
-            break
+        if finished.exists():
+            return hits
+        hits += _killed_while_running(command, chance.uniform(0.8, 2.5))
         for extra in between if kill == kills // 2 else []:
             subprocess.run(extra, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    else:
+    if not finished.exists():
         subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     return hits
+
+
+def _killed_while_running(command: list[str], seconds: float) -> bool:
+    """Run for so many seconds, then kill; False if it ended by itself, which must then be without an error."""
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        try:
+            _, errors = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            return True
+        assert process.returncode == 0, errors.decode()
+        return False
 
 
 def _documents(path: Path) -> Iterator[dict[str, Any]]:
@@ -91,7 +100,7 @@ def _check(out: Path, events: int) -> None:
 
 def test_killing_a_replay_loses_and_repeats_nothing(tmp_path: Path) -> None:
     eve = _corpus(tmp_path, EVENTS)
-    hits = _run_with_kills(_replay(tmp_path, eve), KILLS, random.Random(7), [])
+    hits = _run_with_kills(_replay(tmp_path, eve), tmp_path / SUMMARY, KILLS, random.Random(7), [])
 
     _check(tmp_path / "out", EVENTS)
     assert hits > 0
@@ -119,7 +128,7 @@ def test_killing_a_replay_with_rules_leaves_the_same_detections_byte_by_byte(tmp
     for folder in (whole, killed):
         folder.mkdir()
     subprocess.run(_replay(whole, eve, "--rules", str(rules)), check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-    hits = _run_with_kills(_replay(killed, eve, "--rules", str(rules)), KILLS, random.Random(11), [])
+    hits = _run_with_kills(_replay(killed, eve, "--rules", str(rules)), killed / SUMMARY, KILLS, random.Random(11), [])
 
     expected = (whole / "out" / "detections.jsonl").read_bytes()
     assert hits > 0
@@ -137,6 +146,6 @@ def test_killing_a_replay_over_kafka_with_a_broker_restart_loses_and_repeats_not
     eve = _corpus(tmp_path, events)
     command = _replay(tmp_path, eve, "--bus", f"kafka://{BROKER}")
     restart = [["bash", str(ROOT / "services/kafka.sh"), verb] for verb in ("kill", "start")]
-    _run_with_kills(command, 4, random.Random(turn), restart)
+    _run_with_kills(command, tmp_path / SUMMARY, 4, random.Random(turn), restart)
 
     _check(tmp_path / "out", events)
