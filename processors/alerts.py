@@ -30,6 +30,8 @@ from ringfence.wording import Story, sentence
 
 SEVERITIES = (1, 21, 47, 73, 99)
 """The bands of Elastic's risk scale, by level."""
+MAX_TEXT_BYTES = 192
+"""Of names of hosts, accounts and programs; what differs only behind that is alike."""
 MAX_KNOWN = 65_536
 """Rules with entities whose exceptions are remembered."""
 _ENTITIES = (
@@ -41,7 +43,7 @@ _READ = (
     "@timestamp", "rule.id", "rule.name", "ringfence.detection.level", "ringfence.detection.response", "ringfence.detection.risk",
     "ringfence.detection.suppress", "threat.technique.id", "threat.tactic.name", "ringfence.evidence.module",
     "ringfence.evidence.source", "ringfence.evidence.position", "ringfence.event.source", "ringfence.event.position",
-    "ringfence.boundary.verdict", "destination.port", "ringfence.boundary.service",
+    "ringfence.boundary.verdict", "destination.port", "ringfence.boundary.service", "ringfence.detector.name",
 )  # fmt: skip
 _RANK = {verdict: rank for rank, verdict in enumerate(VERDICTS)}
 _LEVEL = {level: rank for rank, level in enumerate(LEVELS)}
@@ -103,19 +105,29 @@ def _sightings(frame: pl.DataFrame) -> Iterator[Sighting]:
     """The detections of a batch, in its order; columns that it lacks are null."""
     source, destination = (_address(frame, side) for side in ("source", "destination"))
     read, entities, shown = (_rows(frame, names) for names in (_READ, _ENTITIES, _SHOWN))
-    for row, alike, further, start, end in zip(read, entities, shown, source, destination, strict=True):
+    for row, whole, further, start, end in zip(read, entities, shown, source, destination, strict=True):
+        alike = tuple(map(_cut, whole))
         (
             at_us, rule_id, rule_name, level, response, risk, suppress_s, techniques, tactics, module, high, low, own_high, own_low,
-            verdict, port, service,
+            verdict, port, service, detector,
         ) = row  # fmt: skip
+        if detector is not None:
+            port = service = None  # those of the last of many things that it counted
         yield Sighting(
             at_us=at_us, rule_id=rule_id or "", rule_name=rule_name or rule_id or "", level=_LEVEL.get(level, 0),
             response=response if response in RESPONSES else RESPONSES[0], risk=risk, suppress_s=suppress_s or None,
-            techniques=_words(techniques), tactics=_words(tactics), module=module or "unknown",
+            techniques=_words(techniques), tactics=_words(tactics), module=module or "",
             evidence=(own_high, own_low) if high is None else (high, low),
             ends=(start, end) if start and end else None, actor=start or alike[_ENTITIES.index("host.name")],
             verdict=_RANK.get(verdict, NO_VERDICT), port=port, service=service, entities=alike, shown=further,
         )  # fmt: skip
+
+
+def _cut(value: Any) -> Any:
+    """A text that is not longer than MAX_TEXT_BYTES; other values as they are."""
+    if not isinstance(value, str) or len(value) * 4 <= MAX_TEXT_BYTES:
+        return value
+    return value.encode()[:MAX_TEXT_BYTES].decode(errors="ignore")
 
 
 def _words(text: str | None) -> tuple[str, ...]:
@@ -174,7 +186,7 @@ def _row(alert: Alert, at_us: int) -> dict[str, Any]:
         "ringfence.alert.level": LEVELS[alert.raised],
         "ringfence.alert.count": alert.count,
         "ringfence.alert.evidence": ",".join(f"{high:016x}{low:016x}" for _, high, low in alert.evidence),
-        "ringfence.alert.modules": ",".join(alert.modules),
+        "ringfence.alert.modules": ",".join(alert.modules) or None,
         "ringfence.alert.corroborated": alert.is_corroborated,
         "ringfence.alert.response": alert.response,
         "ringfence.alert.risk": alert.risk,

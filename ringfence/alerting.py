@@ -33,16 +33,18 @@ CORROBORATION_S = 600
 RISK_S = 86_400
 CHAIN_S = 7_200
 CHAIN = ("Discovery", "Credential Access", "Lateral Movement")
-MAX_OPEN = 4_096
-MAX_PAIRS = 4_096
-MAX_HOSTS = 2_048
-MAX_WITNESSES = 16
+MAX_OPEN = 2_048
+MAX_PAIRS = 2_048
+MAX_PARTS = 8_192
+"""Shares and marks of all hosts. With these bounds a snapshot stays below 6 MiB."""
+MAX_WITNESSES = 8
 """Alerts and sensors remembered for two ends, a technique and ten minutes."""
 MAX_SHARES = 64
 """Rules and windows that make up the risk of a host."""
 MAX_MARKS = 128
 """Minutes and tactics of a host that may become part of a chain."""
 MAX_EVIDENCE = 10
+MAX_SHARE_EVIDENCE = 3
 RISK_RULE = ("ringfence-risk", "Risk of a host adds up")
 CHAIN_RULE = ("ringfence-kill-chain", "Discovery, access to credentials, then lateral movement")
 
@@ -55,7 +57,10 @@ Key = tuple[Any, ...]
 
 
 class Sighting(NamedTuple):
-    """One detection. `entities` make what is alike; `shown` are further columns that depend on these alone."""
+    """One detection. `entities` make what is alike; `shown` are further columns that depend on these alone.
+
+    `module` is empty where the evidence is of no one kind of sensor, as that of a correlation may be.
+    """
 
     at_us: int
     rule_id: str
@@ -78,10 +83,15 @@ class Sighting(NamedTuple):
 
 
 class Alert(msgspec.Struct, array_like=True):
-    """What is known of one alert. `verdict` is an index into a list whose first is the worst."""
+    """What is known of one alert. `verdict` is an index into a list whose first is the worst.
 
-    key: Key
+    `id` are 32 hexadecimal digits made of the rule, the window and `entities`, which its detections have in common.
+    """
+
+    id: str
     kind: str
+    rule_id: str
+    entities: tuple[Any, ...]
     window_us: int
     rule_name: str
     level: int
@@ -103,24 +113,9 @@ class Alert(msgspec.Struct, array_like=True):
     revision: int = 0
 
     @property
-    def rule_id(self) -> str:
-        """The rule that it is of."""
-        return str(self.key[0])
-
-    @property
-    def id(self) -> str:
-        """32 hexadecimal digits, made of the rule, the entities and the window."""
-        return hashlib.blake2b(repr(tuple(self.key)).encode(), digest_size=16).hexdigest()
-
-    @property
     def raised(self) -> int:
         """The level, with one more where sensors agree."""
         return min(self.level + self.is_corroborated, len(LEVELS) - 1)
-
-    @property
-    def entities(self) -> tuple[Any, ...]:
-        """What its detections have in common."""
-        return tuple(self.key[2:])
 
     def add(self, seen: Sighting) -> None:
         """Count one more detection."""
@@ -128,7 +123,7 @@ class Alert(msgspec.Struct, array_like=True):
         self.first_us, self.last_us = min(self.first_us, seen.at_us), max(self.last_us, seen.at_us)
         self.verdict, self.level = min(self.verdict, seen.verdict), max(self.level, seen.level)
         self.ports, self.services = _span(self.ports, seen.port), _span(self.services, seen.service)
-        _keep(self.evidence, (seen.at_us, *seen.evidence))
+        _keep(self.evidence, (seen.at_us, *seen.evidence), MAX_EVIDENCE)
 
 
 class Issued(NamedTuple):
@@ -154,8 +149,8 @@ class _Share(msgspec.Struct, array_like=True):
     def see(self, seen: Sighting) -> None:
         self.count += 1
         self.first_us, self.last_us = min(self.first_us, seen.at_us), max(self.last_us, seen.at_us)
-        _keep(self.evidence, (seen.at_us, *seen.evidence))
-        if seen.module not in self.modules:
+        _keep(self.evidence, (seen.at_us, *seen.evidence), MAX_SHARE_EVIDENCE)
+        if seen.module and seen.module not in self.modules:
             insort(self.modules, seen.module)
 
 
@@ -163,23 +158,28 @@ class _Host(msgspec.Struct, array_like=True):
     """What one host did: by rule and window, and by tactic of the chain and minute."""
 
     shares: dict[str, _Share] = {}
-    marks: dict[str, _Share] = {}
+    marks: dict[int, _Share] = {}
+
+    @property
+    def size(self) -> int:
+        return len(self.shares) + len(self.marks)
 
 
 class _State(msgspec.Struct, array_like=True):
     alerts: list[Alert]
-    pairs: list[tuple[Key, list[tuple[str, Key, int, int]]]]
+    pairs: list[tuple[Key, list[tuple[str, str, int, int]]]]
     hosts: dict[str, _Host]
 
 
 class Alerting:
     """The alerts of one worker. Bounded; `evicted` counts what had to leave before its time."""
 
-    def __init__(self, max_open: int = MAX_OPEN, max_pairs: int = MAX_PAIRS, max_hosts: int = MAX_HOSTS) -> None:
-        self._max_open, self._max_pairs, self._max_hosts = max_open, max_pairs, max_hosts
-        self._open: dict[Key, Alert] = {}
-        self._pairs: dict[Key, dict[tuple[str, Key], tuple[int, int]]] = {}
+    def __init__(self, max_open: int = MAX_OPEN, max_pairs: int = MAX_PAIRS, max_parts: int = MAX_PARTS) -> None:
+        self._max_open, self._max_pairs, self._max_parts = max_open, max_pairs, max_parts
+        self._open: dict[str, Alert] = {}
+        self._pairs: dict[Key, dict[tuple[str, str], tuple[int, int]]] = {}
         self._hosts: dict[str, _Host] = {}
+        self._parts = 0
         self._stored: bytes | None = None
         self.evicted = 0
 
@@ -192,31 +192,32 @@ class Alerting:
         """Take one detection; what people should hear now."""
         self._stored = None
         window_us = (seen.suppress_s or SUPPRESS_S) * _US
-        key: Key = (seen.rule_id, seen.at_us // window_us * window_us, *seen.entities)
-        alert = self._open.pop(key, None)
+        since_us = seen.at_us // window_us * window_us
+        name = _id_of(seen.rule_id, since_us, seen.entities)
+        alert = self._open.pop(name, None)
         is_new = alert is None
         if alert is None:
-            alert = _alert_of(seen, key)
+            alert = _alert_of(seen, name, since_us)
             self.evicted += _make_room(self._open, self._max_open)
-        self._open[key] = alert
+        self._open[name] = alert
         alert.add(seen)
         changed = [alert] if is_new or alert.count in _TIMES else []
-        if seen.module not in alert.modules:
+        if seen.module and seen.module not in alert.modules:
             insort(alert.modules, seen.module)
             changed = [alert]
-        for other in self._corroborated(seen, key):
+        for other in self._corroborated(seen, name):
             if other not in changed:
                 changed.append(other)
         changed += self._adding_up(seen, alert, is_new)
         return [_issue(each, seen.at_us) for each in changed]
 
-    def _corroborated(self, seen: Sighting, key: Key) -> list[Alert]:
+    def _corroborated(self, seen: Sighting, name: str) -> list[Alert]:
         """The alerts that this detection, or this detection's alert that others, just confirmed."""
         found: list[Alert] = []
-        if seen.ends is None:
+        if seen.ends is None or not seen.module:
             return found
         stretch = seen.at_us // (CORROBORATION_S * _US)
-        me = (seen.module, key)
+        me = (seen.module, name)
         for technique in seen.techniques:
             witnesses = self._witnesses((*seen.ends, technique, stretch))
             low, high = witnesses.get(me, (seen.at_us, seen.at_us))
@@ -229,10 +230,10 @@ class Alerting:
             for place in (stretch - 1, stretch, stretch + 1):
                 for (module, other), (first, last) in self._pairs.get((*seen.ends, technique, place), {}).items():
                     if module != seen.module and _is_near(first, last, seen.at_us):
-                        found += [each for each in self._confirm(key, other, (module, seen.module)) if each not in found]
+                        found += [each for each in self._confirm(name, other, (module, seen.module)) if each not in found]
         return found
 
-    def _witnesses(self, place: Key) -> dict[tuple[str, Key], tuple[int, int]]:
+    def _witnesses(self, place: Key) -> dict[tuple[str, str], tuple[int, int]]:
         witnesses = self._pairs.pop(place, None)
         if witnesses is None:
             witnesses = {}
@@ -240,9 +241,9 @@ class Alerting:
         self._pairs[place] = witnesses
         return witnesses
 
-    def _confirm(self, one: Key, other: Key, modules: tuple[str, str]) -> Iterator[Alert]:
-        for key in (one, other):
-            alert = self._open.get(key)
+    def _confirm(self, one: str, other: str, modules: tuple[str, str]) -> Iterator[Alert]:
+        for name in (one, other):
+            alert = self._open.get(name)
             if alert is not None and not (alert.is_corroborated and set(modules) <= set(alert.modules)):
                 alert.is_corroborated = True
                 alert.modules = sorted({*alert.modules, *modules})
@@ -252,12 +253,15 @@ class Alerting:
         """Alerts of the host that this detection makes, or brings further."""
         if seen.actor is None:
             return []
-        host = self._hosts.pop(seen.actor, None)
-        if host is None:
-            host = _Host()
-            self.evicted += _make_room(self._hosts, self._max_hosts)
+        host = self._hosts.pop(seen.actor, None) or _Host()
         self._hosts[seen.actor] = host
-        return [*self._risks(host, seen, alert, is_new), *self._chains(host, seen)]
+        before = host.size
+        made = [*self._risks(host, seen, alert, is_new), *self._chains(host, seen)]
+        self._parts += host.size - before
+        while self._parts > self._max_parts and len(self._hosts) > 1:
+            self._parts -= self._hosts.pop(next(iter(self._hosts))).size
+            self.evicted += 1
+        return made
 
     def _risks(self, host: _Host, seen: Sighting, alert: Alert, is_new: bool) -> Iterator[Alert]:
         name = f"{alert.window_us} {seen.rule_id}"
@@ -271,38 +275,43 @@ class Alerting:
             share.risk = min(share.risk + alert.risk, RULE_RISK)
         if share.risk == before:
             return
-        for day_us in sorted(set(_risky_days(host, alert.window_us))):
-            members, risk = _risk_members(host, day_us)
+        entries = _entries(host)
+        for day_us in _risky_days(entries, alert.window_us):
+            members, risk = _risk_members(entries, day_us)
             yield from self._derive(RISK_RULE, "risk", day_us, seen, members, risk)
 
     def _chains(self, host: _Host, seen: Sighting) -> Iterator[Alert]:
         for tactic in seen.tactics:
             if tactic not in CHAIN:
                 continue
-            name = f"{seen.at_us // _MINUTE_US} {tactic}"
+            name = _mark(seen.at_us, tactic)
             mark = host.marks.get(name)
-            is_known = mark is not None and mark.first_us <= seen.at_us <= mark.last_us
+            is_new, is_within = mark is None, mark is not None and mark.first_us <= seen.at_us <= mark.last_us
             if mark is None:
                 mark = host.marks[name] = _share_of(seen)
                 self.evicted += _make_room(host.marks, MAX_MARKS + 1)
             mark.see(seen)
-            if is_known or len({name.partition(" ")[2] for name in host.marks}) < len(CHAIN):
+            if is_within or len({name % len(CHAIN) for name in host.marks}) < len(CHAIN):
                 continue
-            for window_us in sorted(set(_chain_windows(host, seen.at_us))):
-                yield from self._derive(CHAIN_RULE, "kill-chain", window_us, seen, _chain_members(host, window_us), 0)
+            ends = _chain_ends(host.marks, seen.at_us)
+            for window_us in sorted({_chain_window(end) for end in ends}):
+                # what only widens a mark cannot add to a chain that is known
+                if is_new or _id_of(CHAIN_RULE[0], window_us, (seen.actor,)) not in self._open:
+                    members = _chain_members(host.marks, window_us)
+                    if members:
+                        yield from self._derive(CHAIN_RULE, "kill-chain", window_us, seen, members, 0)
 
     def _derive(
         self, rule: tuple[str, str], kind: str, window_us: int, seen: Sighting, members: Sequence[_Share], risk: int
     ) -> Iterator[Alert]:
         """The alert of a host, if it is new or says something new."""
-        key: Key = (rule[0], window_us, seen.actor)
-        known = self._open.pop(key, None)
-        alert = _sum_of(members, key, kind, rule[1], risk, seen.actor)
+        alert = _sum_of(members, rule, kind, window_us, risk, seen.actor)
+        known = self._open.pop(alert.id, None)
         if known is None:
             self.evicted += _make_room(self._open, self._max_open)
         else:
             alert.revision = known.revision
-        self._open[key] = alert
+        self._open[alert.id] = alert
         if known is None or len(str(known.count)) < len(str(alert.count)) or known.modules != alert.modules:
             yield alert
 
@@ -320,17 +329,21 @@ class Alerting:
         except msgspec.DecodeError:
             return
         self._stored = None
-        self._open = {tuple(alert.key): alert for alert in found.alerts}
+        self._open = {alert.id: alert for alert in found.alerts}
         self._pairs = {
-            tuple(place): {(module, tuple(key)): (low, high) for module, key, low, high in entries}
-            for place, entries in found.pairs
+            tuple(place): {(module, name): (low, high) for module, name, low, high in entries} for place, entries in found.pairs
         }
         self._hosts = found.hosts
+        self._parts = sum(host.size for host in found.hosts.values())
 
 
-def _alert_of(seen: Sighting, key: Key) -> Alert:
+def _id_of(rule_id: str, window_us: int, entities: tuple[Any, ...]) -> str:
+    return hashlib.blake2b(repr((rule_id, window_us, *entities)).encode(), digest_size=16).hexdigest()
+
+
+def _alert_of(seen: Sighting, name: str, since_us: int) -> Alert:
     return Alert(
-        key=key, kind="rule", window_us=key[1], rule_name=seen.rule_name, level=seen.level, response=seen.response,
+        id=name, kind="rule", rule_id=seen.rule_id, entities=seen.entities, window_us=since_us, rule_name=seen.rule_name, level=seen.level, response=seen.response,
         risk=RISKS[seen.level] if seen.risk is None else seen.risk, techniques=seen.techniques, tactics=seen.tactics,
         shown=seen.shown, actor=seen.actor, first_us=seen.at_us, last_us=seen.at_us, verdict=seen.verdict,
     )  # fmt: skip
@@ -340,10 +353,11 @@ def _share_of(seen: Sighting) -> _Share:
     return _Share(0, 0, seen.at_us, seen.at_us, seen.level, seen.techniques, seen.tactics, [], [])
 
 
-def _sum_of(members: Sequence[_Share], key: Key, kind: str, rule_name: str, risk: int, actor: str | None) -> Alert:
+def _sum_of(members: Sequence[_Share], rule: tuple[str, str], kind: str, window_us: int, risk: int, actor: str | None) -> Alert:
     evidence = sorted({each for share in members for each in share.evidence})[:MAX_EVIDENCE]
     return Alert(
-        key=key, kind=kind, window_us=key[1], rule_name=rule_name, level=LEVELS.index("high" if kind == "risk" else "critical"),
+        id=_id_of(rule[0], window_us, (actor,)), kind=kind, rule_id=rule[0], entities=(actor,), window_us=window_us,
+        rule_name=rule[1], level=LEVELS.index("high" if kind == "risk" else "critical"),
         response="approve-quarantine", risk=risk,
         techniques=tuple(sorted({word for share in members for word in share.techniques})),
         tactics=tuple(sorted({word for share in members for word in share.tactics})),
@@ -371,11 +385,11 @@ def _make_room(table: dict[Any, Any], most: int) -> int:
     return forgotten
 
 
-def _keep(evidence: list[Evidence], one: Evidence) -> None:
-    """The earliest MAX_EVIDENCE of all."""
-    if len(evidence) < MAX_EVIDENCE or one < evidence[-1]:
+def _keep(evidence: list[Evidence], one: Evidence, most: int) -> None:
+    """The earliest of all."""
+    if len(evidence) < most or one < evidence[-1]:
         insort(evidence, one)
-        del evidence[MAX_EVIDENCE:]
+        del evidence[most:]
 
 
 def _span(known: Any, value: Any) -> Any:
@@ -391,7 +405,10 @@ def _is_near(first_us: int, last_us: int, at_us: int) -> bool:
     return abs(first_us - at_us) < within or abs(last_us - at_us) < within
 
 
-def _windows(host: _Host) -> list[tuple[int, str, _Share]]:
+_Entries = list[tuple[int, str, _Share]]
+
+
+def _entries(host: _Host) -> _Entries:
     """The shares of a host with their window and rule, in order."""
     return sorted(
         ((int(window), rule, share) for name, share in host.shares.items() for window, _, rule in [name.partition(" ")]),
@@ -399,11 +416,11 @@ def _windows(host: _Host) -> list[tuple[int, str, _Share]]:
     )
 
 
-def _until(host: _Host, end_us: int) -> tuple[list[_Share], int] | None:
+def _until(entries: _Entries, end_us: int) -> tuple[list[_Share], int] | None:
     """The shares of the 24 hours up to a window and their risk, where that is enough."""
     by_rule: dict[str, int] = {}
     members = []
-    for window_us, rule, share in _windows(host):
+    for window_us, rule, share in entries:
         if end_us - RISK_S * _US < window_us <= end_us:
             by_rule[rule] = min(by_rule.get(rule, 0) + share.risk, RULE_RISK)
             members.append(share)
@@ -412,66 +429,62 @@ def _until(host: _Host, end_us: int) -> tuple[list[_Share], int] | None:
     return (members, risk) if is_enough else None
 
 
-def _ends(host: _Host) -> list[int]:
-    return sorted({window_us for window_us, _, _ in _windows(host)})
-
-
-def _risky_days(host: _Host, window_us: int) -> Iterator[int]:
+def _risky_days(entries: _Entries, window_us: int) -> list[int]:
     """The days in which the risk of a host is at the limit after something was added in a window."""
-    if sum(min(share.risk, RULE_RISK) for share in host.shares.values()) < RISK_LIMIT:
-        return
-    for end_us in _ends(host):
-        if window_us <= end_us < window_us + RISK_S * _US and _until(host, end_us) is not None:
-            yield end_us // (RISK_S * _US) * (RISK_S * _US)
+    if sum(share.risk for _, _, share in entries) < RISK_LIMIT:
+        return []
+    day = RISK_S * _US
+    ends = {end_us for end_us, _, _ in entries if window_us <= end_us < window_us + day}
+    return sorted({end_us // day * day for end_us in ends if _until(entries, end_us) is not None})
 
 
-def _risk_members(host: _Host, day_us: int) -> tuple[list[_Share], int]:
+def _risk_members(entries: _Entries, day_us: int) -> tuple[list[_Share], int]:
     """All that counts on a day: the shares, and the greatest sum."""
     members: dict[int, _Share] = {}
     most = 0
-    for end_us in _ends(host):
-        found = _until(host, end_us) if day_us <= end_us < day_us + RISK_S * _US else None
+    for end_us in {end_us for end_us, _, _ in entries if day_us <= end_us < day_us + RISK_S * _US}:
+        found = _until(entries, end_us)
         if found is not None:
             members.update({id(share): share for share in found[0]})
             most = max(most, found[1])
     return list(members.values()), most
 
 
-class _Mark(NamedTuple):
-    minute: int
-    tactic: str
-    share: _Share
+_Marks = dict[int, _Share]
+"""By minute and tactic: minute * 3 + the place of the tactic in CHAIN."""
+_LAST = len(CHAIN) - 1
 
 
-def _marks(host: _Host) -> list[_Mark]:
-    parts = ((name.partition(" "), share) for name, share in host.marks.items())
-    return sorted((_Mark(int(minute), tactic, share) for (minute, _, tactic), share in parts), key=lambda mark: mark[:2])
+def _mark(at_us: int, tactic: str) -> int:
+    return at_us // _MINUTE_US * len(CHAIN) + CHAIN.index(tactic)
 
 
-def _chain_up_to(marks: Sequence[_Mark], end: _Mark) -> list[_Share]:
+def _chain_up_to(marks: _Marks, end: int) -> list[_Share]:
     """The chain that ends with a mark of lateral movement; empty when there is none."""
-    since = end.minute - CHAIN_S // 60
-    near = [mark for mark in marks if since <= mark.minute <= end.minute and mark.share.first_us <= end.share.last_us]
-    begun = min((mark.share.first_us for mark in near if mark.tactic == CHAIN[0]), default=None)
-    if begun is None:
+    last = marks[end]
+    since = end // len(CHAIN) - CHAIN_S // 60
+    near = [(name % len(CHAIN), share) for name, share in marks.items() if since <= name // len(CHAIN) and name <= end]
+    first = [share for place, share in near if place == 0 and share.first_us <= last.last_us]
+    if not first:
         return []
-    after = [mark for mark in near if mark.tactic == CHAIN[1] and mark.share.last_us >= begun]
-    if not after or end.share.last_us < begun:
-        return []
-    return [*(mark.share for mark in near if mark.tactic == CHAIN[0]), *(mark.share for mark in after), end.share]
+    begun = min(share.first_us for share in first)
+    then = [share for place, share in near if place == 1 and begun <= share.last_us and share.first_us <= last.last_us]
+    return [*first, *then, last] if then else []
 
 
-def _chain_windows(host: _Host, at_us: int) -> Iterator[int]:
-    """The windows of two hours in which a chain ends that a detection may be part of."""
-    marks = _marks(host)
+def _chain_ends(marks: _Marks, at_us: int) -> list[int]:
+    """The marks of lateral movement with which a chain may end that something at a time is part of."""
     minute = at_us // _MINUTE_US
-    for end in marks:
-        if end.tactic == CHAIN[2] and minute <= end.minute <= minute + CHAIN_S // 60 and _chain_up_to(marks, end):
-            yield end.minute * 60 // CHAIN_S * CHAIN_S * _US
+    low, high = minute * len(CHAIN), (minute + CHAIN_S // 60 + 1) * len(CHAIN)
+    return sorted(name for name in marks if name % len(CHAIN) == _LAST and low <= name < high)
 
 
-def _chain_members(host: _Host, window_us: int) -> list[_Share]:
+def _chain_window(end: int) -> int:
+    """The window of two hours in which a mark lies."""
+    return end // len(CHAIN) * 60 // CHAIN_S * CHAIN_S * _US
+
+
+def _chain_members(marks: _Marks, window_us: int) -> list[_Share]:
     """All that is part of a chain which ends in a window."""
-    marks = _marks(host)
-    ends = [mark for mark in marks if mark.tactic == CHAIN[2] and mark.minute * 60 // CHAIN_S * CHAIN_S * _US == window_us]
+    ends = [name for name in marks if name % len(CHAIN) == _LAST and _chain_window(name) == window_us]
     return list({id(share): share for end in ends for share in _chain_up_to(marks, end)}.values())

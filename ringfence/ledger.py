@@ -22,7 +22,8 @@ class Counts:
     """Counters of one component since it first ran. Frames for collectors, rows for the others.
 
     `received = done + dead + filtered + held`; `shed` never arrived. `merged` counts those of `done` that told of a crossing
-    which another observer had reported, and so made no boundary test. `written` counts rows appended per topic.
+    which another observer had reported, and so made no boundary test. `written` counts rows appended per topic, `excepted`
+    detections that made no alert, by the name of the exception.
     """
 
     received: int = 0
@@ -33,11 +34,16 @@ class Counts:
     shed: int = 0
     merged: int = 0
     written: dict[str, int] = field(default_factory=dict)
+    excepted: dict[str, int] = field(default_factory=dict)
 
     def wrote(self, topic: str, rows: int) -> None:
         """Note rows that were appended to a topic."""
         if rows:
             self.written[topic] = self.written.get(topic, 0) + rows
+
+    def add_excepted(self, name: str, detections: int) -> None:
+        """Note detections that an exception kept from making an alert."""
+        self.excepted[name] = self.excepted.get(name, 0) + detections
 
     @property
     def imbalance(self) -> int:
@@ -113,6 +119,8 @@ def _summed(state: Mapping[str, bytes], component: str) -> Counts:
             setattr(total, name, getattr(total, name) + getattr(part, name))
         for topic, rows in part.written.items():
             total.wrote(topic, rows)
+        for exception, detections in part.excepted.items():
+            total.add_excepted(exception, detections)
     return total
 
 

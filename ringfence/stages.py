@@ -430,8 +430,9 @@ class ProcessStage(_ReadingStage):
         made: dict[str, list[tuple[bytes, Batch]]] = {}
         for processor in self._processors:
             earlier = [(key, part) for parts in made.values() for key, part in parts]
-            now = [(key, Micros(part.header.time_max_us), part) for key, part in earlier]
-            outputs = [(key, processor.process(part, at).outputs) for key, at, part in now]
+            processed = [(key, processor.process(part, Micros(part.header.time_max_us))) for key, part in earlier]
+            _count((part for _, part in processed), reading.counts)
+            outputs = [(key, part.outputs) for key, part in processed]
             if isinstance(processor, Finishing):
                 outputs.append((b"0", processor.finish()))
             for key, found in outputs:
@@ -482,13 +483,7 @@ class ProcessStage(_ReadingStage):
             middle = batch.frame.height // 2
             halves = (batch.frame.slice(0, middle), batch.frame.slice(middle))
             return [letter for half in halves for letter in self._run(part_of(batch, half), made, key, now_us, counts)]
-        for processed in every:
-            counts.merged += processed.merged
-            MERGED.inc(processed.merged)
-            FORGOTTEN.inc(processed.forgotten)
-            EVICTED.inc(processed.evicted)
-            for name, excepted in processed.excepted.items():
-                EXCEPTED.labels(name).inc(excepted)
+        _count(every, counts)
         for topic, batches in outputs.items():
             made.setdefault(topic, []).extend((key, part) for part in batches)
         return []
@@ -606,6 +601,18 @@ class SinkStage(_ReadingStage):
         for processor in self._enrich:
             batch = processor.process(batch, Micros(batch.header.time_max_us)).batch
         return batch
+
+
+def _count(every: Iterable[Processed], counts: Counts) -> None:
+    """What processors said that they left out or forgot."""
+    for processed in every:
+        counts.merged += processed.merged
+        MERGED.inc(processed.merged)
+        FORGOTTEN.inc(processed.forgotten)
+        EVICTED.inc(processed.evicted)
+        for name, excepted in processed.excepted.items():
+            counts.add_excepted(name, excepted)
+            EXCEPTED.labels(name).inc(excepted)
 
 
 def _blocks(parts: Sequence[tuple[bytes, Batch]]) -> list[Record]:

@@ -56,8 +56,8 @@ def sentence(story: Story) -> str:
     """For example: `HIGH: Boundary breached: 10.1.0.5 (users) reached 10.2.0.9:3389 (servers) by remote desktop, ...`."""
     what = {"risk": _risk, "kill-chain": _chain}.get(story.kind, _event)(story)
     times = "once" if story.count == 1 else f"{story.count:,} times"
-    sensors = f"{story.sensors} sensor" + ("s" if story.sensors != 1 else "")
-    return f"{story.level.upper()}: {what}; seen {times} by {sensors} {_when(story.first_us, story.last_us)}."
+    sensors = f" by {story.sensors} sensor" + ("s" if story.sensors != 1 else "") if story.sensors else ""
+    return f"{story.level.upper()}: {what}; seen {times}{sensors} {_when(story.first_us, story.last_us)}."
 
 
 def _risk(story: Story) -> str:

@@ -225,7 +225,7 @@ def test_the_alert_that_was_seen_longest_ago_leaves() -> None:
 
 
 def test_nothing_else_grows_without_bound() -> None:
-    alerting = Alerting(max_open=4, max_pairs=4, max_hosts=4)
+    alerting = Alerting(max_open=4, max_pairs=4, max_parts=40)
     for number in range(300):
         ends = (f"10.1.0.{number}", "10.2.0.9")
         alerting.see(

@@ -186,7 +186,7 @@ def draft(sigma: SigmaCorrelationRule, path: str, line: int) -> Draft:
         path=path,
         line=line,
         custom=custom,
-        reaction=reaction_of(custom),
+        reaction=reaction_of({key: value for key, value in custom.items() if key != SUPPRESS}),  # that is its own
     )
     if kind is Kind.TEMPORAL_ORDERED and len(references) > MAX_ORDERED:
         raise Unsupported(f"temporal_ordered with {len(references)} rules; accepted: up to {MAX_ORDERED}")

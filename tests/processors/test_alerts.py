@@ -118,11 +118,25 @@ def test_the_worst_verdict_is_told_and_a_port_only_where_it_is_the_same() -> Non
     assert "port" not in last["destination"]
 
 
+def test_what_a_detector_found_is_of_no_one_port() -> None:
+    (document,) = records(process(alerts(), detection(**{"ringfence.detector.name": "scan-vertical"})))
+
+    assert "port" not in document["destination"]
+    assert "10.10.20.9 (public-servers)" in document["message"]
+
+
+def test_evidence_of_no_one_sensor_corroborates_nothing() -> None:
+    found = records(process(alerts(), detection(), detection(**{"rule.id": "r2", "ringfence.evidence.module": None})))
+
+    assert [document["ringfence"]["alert"]["corroborated"] for document in found] == [False, False]
+    assert "modules" not in found[1]["ringfence"]["alert"]
+
+
 def test_a_detection_of_a_host_needs_no_addresses() -> None:
     row = {"rule.id": "r", "host.name": "web-5", "user.name": "deploy", "ringfence.detection.level": "low"}
     (document,) = records(process(alerts(), {"@timestamp": AT, **row}))
 
-    assert document["message"] == "LOW: r: on web-5, by account deploy; seen once by 1 sensor at 07:44 UTC."
+    assert document["message"] == "LOW: r: on web-5, by account deploy; seen once at 07:44 UTC."
     assert document["host"] == {"name": "web-5"}
 
 
@@ -191,10 +205,13 @@ def test_an_exception_covers_only_what_it_names(changed: dict[str, Any], tmp_pat
     assert (len(records(processed)), processed.excepted) == (1, {})
 
 
-def test_a_flood_of_entities_is_bounded_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [detection(**{"source.ip": number, "threat.technique.id": None}) for number in range(1, 4_200)]
+def test_a_flood_of_entities_is_bounded_and_counted() -> None:
+    text = dict.fromkeys(("host.name", "user.name", "process.executable", "process.name"), "é" * 5000)
+    processor = alerts()
+    rows = [detection(**{"source.ip": number, "threat.technique.id": None}, **text) for number in range(1, 2_200)]
 
-    assert process(alerts(), *rows).evicted == 103 + 2_151  # open alerts above 4,096, hosts above 2,048
+    assert process(processor, *rows).evicted == 151  # above 2,048
+    assert len(processor.snapshot()) < 6 * 1024 * 1024
 
 
 _ROWS = st.lists(

@@ -148,3 +148,12 @@ def _suspensions(rule: str) -> float | None:
 )
 def test_techniques_are_read_from_tags(tag: str, techniques: list[str]) -> None:
     assert techniques_of([tag]) == techniques
+
+
+def test_a_detection_carries_what_the_rule_wants_done() -> None:
+    text = RULES.partition("---")[0] + "ringfence.response: approve-quarantine\nringfence.risk: 7\nringfence.suppress: 2h\n"
+    (found,) = detections(sigma(text), frames.batch(EventClass.FLOW, FLOWS))
+
+    assert found["threat.tactic.name"] == "Lateral Movement"
+    wanted = {"response": "approve-quarantine", "risk": 7, "suppress": 7_200}
+    assert {name: found[f"ringfence.detection.{name}"] for name in wanted} == wanted

@@ -35,3 +35,21 @@ def test_a_wrong_value_refuses_the_rule_with_its_line(key: str, value: Any) -> N
 
     assert not loaded.rules
     assert [(refusal.line, refusal.reason.partition(";")[0]) for refusal in loaded.refusals] == [(4, f"'ringfence.{key}' is {value!r}")]  # fmt: skip
+
+
+def test_a_correlation_is_read_as_strictly() -> None:
+    text = """title: A
+name: a
+logsource: {product: x}
+detection: {s: {b: 1}, condition: s}
+---
+title: Many
+correlation: {type: event_count, rules: [a], timespan: 5m, condition: {gte: 3}}
+ringfence.response: %s
+"""
+
+    (correlation,) = rules.loads(text % "approve-quarantine").correlations
+    (refusal,) = rules.loads(text % "block").refusals
+
+    assert correlation.reaction == Reaction("approve-quarantine")
+    assert refusal.reason.startswith("'ringfence.response' is 'block'; accepted: alert")
