@@ -84,9 +84,11 @@ class RuleFiles(BaseModel):
         ]
 
 
-def files_at(paths: Sequence[Path], exceptions: Path | None = None) -> RuleFiles:
+def files_at(
+    paths: Sequence[Path], exceptions: Path | None = None, placeholders: Mapping[str, list[str]] | None = None
+) -> RuleFiles:
     """Rules of both kinds: a file by its suffix, a folder for both."""
     yara_files = [path for path in paths if path.suffix in (".yar", ".yara")]
     others = [path for path in paths if path not in yara_files]
     folders = [path for path in others if path == BUNDLED or path.is_dir()]
-    return RuleFiles(sigma=others, yara=[*yara_files, *folders], exceptions=exceptions)
+    return RuleFiles(sigma=others, yara=[*yara_files, *folders], exceptions=exceptions, placeholders=dict(placeholders or {}))

@@ -35,6 +35,30 @@ def add_year(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def add_placeholders(verb: argparse.ArgumentParser) -> None:
+    """Values for what Sigma rules leave open."""
+    verb.add_argument(
+        "--placeholder",
+        type=_placeholder,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE,VALUE",
+        help="values of %%NAME%% in rules; may be given several times",
+    )
+
+
+def _placeholder(text: str) -> tuple[str, list[str]]:
+    name, equals, values = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE,VALUE")
+    return name.strip("%"), values.split(",")
+
+
+def placeholders_of(arguments: argparse.Namespace) -> dict[str, list[str]]:
+    """The values by name."""
+    return dict(arguments.placeholder)
+
+
 def year_of(stream: BinaryIO, named: int | None) -> int:
     """The year that was named, else that of the last change of a file; of a pipe, this year."""
     return named or datetime.fromtimestamp(os.fstat(stream.fileno()).st_mtime, UTC).year

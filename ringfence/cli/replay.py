@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryFile
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -32,7 +32,7 @@ from ringfence.batch import Frames
 from ringfence.batching import Batching
 from ringfence.bus import BusSettings
 from ringfence.cli import ledger as ledger_verb
-from ringfence.cli.options import Subparsers, add_year, counted, year_of
+from ringfence.cli.options import Subparsers, add_placeholders, add_year, counted, placeholders_of, year_of
 from ringfence.clock import Clock, SystemClock
 from ringfence.component import BuildContext, Collector, Decoder, Format
 from ringfence.config import Config
@@ -79,6 +79,7 @@ def add(verbs: Subparsers) -> None:
         metavar="RULES",
         help="Sigma and YARA files, or folders of them, to match, or `bundled`; may be given several times",
     )
+    add_placeholders(verb)
     verb.add_argument("--exceptions", type=Path, metavar="FILE", help="file of exceptions: detections that make no alert")
     add_year(verb)
     verb.add_argument("--bus", default=None, metavar="URL", help="bus to run on (default: an embedded one in DIR)")
@@ -126,30 +127,19 @@ class _Input:
 
 def run(arguments: argparse.Namespace) -> int:
     """Replay, and leave the results."""
-    loaded = topology.load(arguments.topology)
-    inputs = [_input(index, path, arguments) for index, path in enumerate(arguments.files)]
     out: Path = arguments.out
     if arguments.bus == "memory:":
         raise Permanent(
             "a replay needs a bus that outlives a crash; leave --bus out, or give it sqlite:PATH or kafka://HOST:PORT"
         )
-    for path in arguments.rules:
-        if path != rulesets.BUNDLED and not path.exists():
-            raise Permanent(f"--rules {path} is not there; accepted: files of Sigma or YARA rules, or folders of them")
     if (out / SUMMARY_FILE).exists():
         raise Permanent(f"{out} holds the result of a finished replay; choose another folder, or remove it")
-    clock = SystemClock()
-    pace = None if arguments.speed is None else Pace(arguments.speed, [entry.name for entry in inputs], clock)
-    config = _config(arguments, inputs, loaded, out, pace)
-    asyncio.run(bus_of(config).create_topics())  # they are this replay's own
-    with _progress(inputs, pace) as on_progress:
-        was_stopped = asyncio.run(_run(config, Options(one_by_one=pace is None, on_progress=on_progress), clock))
-    if pace is not None and pace.late_secs:
-        sys.stderr.write(f"this speed could not be kept: the replay ended {pace.late_secs:.1f} s late\n")
-    if was_stopped:
+    loaded = topology.load(arguments.topology)
+    run = through(arguments, loaded, FILES)
+    if run.was_stopped:
         raise Retryable("stopped before the end; the same command goes on from here")
     _put_in_order(out / DETECTIONS_FILE)
-    summary, told = asyncio.run(_summary(config, inputs))
+    summary, told = asyncio.run(_summary(run.config, run.inputs))
     text = json.dumps(summary, indent=2) + "\n"
     (out / SUMMARY_FILE).write_text(text)
     if arguments.bus is None:
@@ -159,6 +149,31 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(summary, told, loaded, out)
     return ExitCode.OK
+
+
+class Run(NamedTuple):
+    """What went through the chain, as it was set up; `was_stopped` before its end."""
+
+    config: Config
+    inputs: Sequence[_Input]
+    was_stopped: bool
+
+
+def through(arguments: argparse.Namespace, loaded: Topology, names: Sequence[str]) -> Run:
+    """Run files through the chain into some of FILES. Takes the arguments that add() declares."""
+    inputs = [_input(index, path, arguments) for index, path in enumerate(arguments.files)]
+    for path in arguments.rules:
+        if path != rulesets.BUNDLED and not path.exists():
+            raise Permanent(f"--rules {path} is not there; accepted: files of Sigma or YARA rules, or folders of them")
+    clock = SystemClock()
+    pace = None if arguments.speed is None else Pace(arguments.speed, [entry.name for entry in inputs], clock)
+    config = _config(arguments, inputs, loaded, names, pace)
+    asyncio.run(bus_of(config).create_topics())  # they are this replay's own
+    with _progress(inputs, pace) as on_progress:
+        was_stopped = asyncio.run(_run(config, Options(one_by_one=pace is None, on_progress=on_progress), clock))
+    if pace is not None and pace.late_secs:
+        sys.stderr.write(f"this speed could not be kept: the replay ended {pace.late_secs:.1f} s late\n")
+    return Run(config, inputs, was_stopped)
 
 
 def _put_in_order(path: Path) -> None:
@@ -204,14 +219,17 @@ def _input(index: int, path: Path, arguments: argparse.Namespace) -> _Input:
     return _Input(f"{index}-{path.name}", path, found, year)
 
 
-def _config(arguments: argparse.Namespace, inputs: Sequence[_Input], loaded: Topology, out: Path, pace: Pace | None) -> Config:
+def _config(
+    arguments: argparse.Namespace, inputs: Sequence[_Input], loaded: Topology, names: Sequence[str], pace: Pace | None
+) -> Config:
+    out: Path = arguments.out
     jsonl = registry.load("sinks", "jsonl")
     terminal = registry.load("sinks", "terminal")
     sinks: dict[str, Callable[[], Any]] = {
-        name: _sink(jsonl, {"path": out, "topics": [name], "original": arguments.original}, name, loaded) for name in FILES
+        name: _sink(jsonl, {"path": out, "topics": [name], "original": arguments.original}, name, loaded) for name in names
     }
     sinks["summary"] = _sink(terminal, {"output": "none"}, "summary", loaded)
-    rule_files = rulesets.files_at(arguments.rules, arguments.exceptions)
+    rule_files = rulesets.files_at(arguments.rules, arguments.exceptions, placeholders_of(arguments))
     return Config(
         bus_url=_bus_url(arguments.bus, out),
         bus=BusSettings(retention_bytes=0, partitions=1),

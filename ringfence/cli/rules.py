@@ -1,9 +1,10 @@
-"""`ringfence rules list|check|test|match|explain|coverage`: rules for people who write them.
+"""`ringfence rules list|check|test|match|explain|backtest|coverage`: rules for people who write them.
 
 Rules are Sigma files or folders of them, for `list` and `check` YARA files too; `bundled` stands for the bundled rules. `test` runs the tests that rules
 carry (see docs/how-to/write-sigma-rules.md). `match` and `explain` read events as any format of `ringfence decode`, where a
 rule sees the columns that its log source is mapped to; or, with `--format json`, as JSON lines whose fields are named as
-the rules name them, where log sources do not count.
+the rules name them, where log sources do not count. `backtest` runs recorded files through the whole chain and tells what
+each rule would have found.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from rich.table import Table as Grid
 
 from ringfence import registry, rulesets, schema
 from ringfence.batch import Batch, EventClass, Header
+from ringfence.cli import backtest
 from ringfence.cli.decode import frames_in
-from ringfence.cli.options import Subparsers, add_year, counted, say, year_of
+from ringfence.cli.options import Subparsers, add_placeholders, add_year, counted, placeholders_of, say, year_of
 from ringfence.component import Format
 from ringfence.console import show
 from ringfence.errors import ExitCode, Permanent
@@ -68,16 +70,14 @@ def add(verbs: Subparsers) -> None:
     why.add_argument("--row", type=int, default=0, metavar="N", help="number of the event in the file, from 0 (default: 0)")
     why.set_defaults(run=_explain)
 
+    past = actions.add_parser("backtest", help="what rules would have found in recorded files, by rule")
+    _add_rules(past)
+    backtest.declare(past)
+
 
 def _add_rules(action: argparse.ArgumentParser) -> None:
     action.add_argument("rules", nargs="+", type=Path, metavar="RULES", help="rule files, or folders of them")
-    action.add_argument(
-        "--placeholder",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE,VALUE",
-        help="values of %%NAME%% in rules; may be given several times",
-    )
+    add_placeholders(action)
 
 
 def _add_events(action: argparse.ArgumentParser) -> None:
@@ -92,14 +92,7 @@ def _add_events(action: argparse.ArgumentParser) -> None:
 
 def _loaded(arguments: argparse.Namespace) -> Loaded:
     paths = [rulesets.located(path, "sigma") for path in rulesets.files_at(arguments.rules).sigma]
-    return rules.load(paths, dict(map(_placeholder, arguments.placeholder)))
-
-
-def _placeholder(text: str) -> tuple[str, Sequence[str]]:
-    name, equals, values = text.partition("=")
-    if not (name and equals):
-        raise Permanent(f"--placeholder {text!r} is not NAME=VALUE,VALUE")
-    return name.strip("%"), values.split(",")
+    return rules.load(paths, placeholders_of(arguments))
 
 
 def _list(arguments: argparse.Namespace) -> int:
