@@ -164,7 +164,7 @@ def through(arguments: argparse.Namespace, loaded: Topology, names: Sequence[str
     inputs = [_input(index, path, arguments) for index, path in enumerate(arguments.files)]
     for path in arguments.rules:
         if path != rulesets.BUNDLED and not path.exists():
-            raise Permanent(f"--rules {path} is not there; accepted: files of Sigma or YARA rules, or folders of them")
+            raise Permanent(f"rules {path} are not there; accepted: files of Sigma or YARA rules, or folders of them")
     clock = SystemClock()
     pace = None if arguments.speed is None else Pace(arguments.speed, [entry.name for entry in inputs], clock)
     config = _config(arguments, inputs, loaded, names, pace)
