@@ -138,7 +138,7 @@ def run(arguments: argparse.Namespace) -> int:
     run = through(arguments, loaded, FILES)
     if run.was_stopped:
         raise Retryable("stopped before the end; the same command goes on from here")
-    _put_in_order(out / DETECTIONS_FILE)
+    put_in_order(out / DETECTIONS_FILE)
     summary, told = asyncio.run(_summary(run.config, run.inputs))
     text = json.dumps(summary, indent=2) + "\n"
     (out / SUMMARY_FILE).write_text(text)
@@ -176,7 +176,7 @@ def through(arguments: argparse.Namespace, loaded: Topology, names: Sequence[str
     return Run(config, inputs, was_stopped)
 
 
-def _put_in_order(path: Path) -> None:
+def put_in_order(path: Path) -> None:
     """Sort the lines of a file, so by time first: how batches were cut, which an interruption changes, must not show.
 
     The length stays, so a replay that is killed behind this goes on as if it had been killed before.

@@ -11,9 +11,13 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ringfence.batch import Source, frames_of
-from ringfence.cli.replay import reached
+from ringfence.cli import replay
+from ringfence.cli.replay import put_in_order, reached
 from ringfence.demo import exporters
 from ringfence.demo.exporters import BLOCK, TCP, Talk
 from ringfence.errors import ExitCode
@@ -184,6 +188,21 @@ def test_a_speed_that_cannot_be_meant_is_refused(tmp_path: Path) -> None:
         outcome = ringfence("replay", "a", "--topology", "t", "--out", tmp_path / "out", f"--speed={speed}")
         assert outcome.code == ExitCode.USAGE
         assert "--speed" in outcome.err
+
+
+@given(lines=st.lists(st.text("ab", max_size=3).map(lambda text: f"{text}\n".encode())), at_once=st.integers(1, 20))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_file_larger_than_what_is_sorted_at_once_is_put_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[bytes], at_once: int
+) -> None:
+    monkeypatch.setattr(replay, "SORTED_BYTES", at_once)
+    path = tmp_path / "detections.jsonl"
+    path.write_bytes(b"".join(lines))
+
+    put_in_order(path)
+
+    assert path.read_bytes() == b"".join(sorted(lines))
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_progress_is_the_place_in_the_file_that_was_reached() -> None:
