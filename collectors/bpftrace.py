@@ -31,7 +31,7 @@ from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from types import GenericAlias
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -105,17 +105,22 @@ def _lost() -> msgspec.json.Decoder[Any]:
 
 
 _INT, _STR = int, str
+_STAMP = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""Nanoseconds since the machine was started."""
+_BETWEEN = "between 1970 and the year 9999"
+_LAST_US = 253_402_300_799_999_999
+"""The end of the year 9999."""
 _DECODERS: Mapping[str, msgspec.json.Decoder[Any]] = {
-    "clock": _line(_INT, float | str),
+    "clock": _line(_STAMP, float | str),
     "reason": _line(_INT, _STR),
     "args": _line(_INT, _INT, _STR),
     "cgroup": _line(_INT, _STR),
-    "exec": _line(*[_INT] * 9, *[_STR] * 3),
-    "exit": _line(*[_INT] * 6, _STR),
-    "tcp": _line(*[_INT] * 3, _STR, _INT, _STR, *[_INT] * 10, _STR),
-    "vxlan": _line(_INT, _STR, _INT, *[_STR] * 4, *[_INT] * 6),
-    "mpls": _line(_INT, _STR, _INT, *[_STR] * 2, *[_INT] * 6),
-    "drop": _line(_INT, _STR, _INT, *[_STR] * 3, *[_INT] * 5),
+    "exec": _line(_STAMP, *[_INT] * 8, *[_STR] * 3),
+    "exit": _line(_STAMP, *[_INT] * 5, _STR),
+    "tcp": _line(_STAMP, *[_INT] * 2, _STR, _INT, _STR, *[_INT] * 10, _STR),
+    "vxlan": _line(_STAMP, _STR, _INT, *[_STR] * 4, *[_INT] * 6),
+    "mpls": _line(_STAMP, _STR, _INT, *[_STR] * 2, *[_INT] * 6),
+    "drop": _line(_STAMP, _STR, _INT, *[_STR] * 3, *[_INT] * 5),
 }
 """One for each kind of tuple that the programs print."""
 _OTHERS = msgspec.json.Decoder(_Any)
@@ -146,7 +151,8 @@ class _Stream:
     def learn(self, tag: str, data: tuple[Any, ...]) -> None:
         """Take a tuple that is about others."""
         if tag == "clock":
-            self.offset_us = round(float(data[2]) * 1e6) - data[1] // 1000
+            wall_us = _wall_us(data[2])
+            self.offset_us = self.offset_us if wall_us is None else wall_us - data[1] // 1000
         elif tag == "reason":
             _remember(self.reasons, data[1], data[2], MAX_REASONS)
         elif tag == "args":
@@ -154,6 +160,15 @@ class _Stream:
             _remember(self.arguments, data[1], before + data[3], MAX_WAITING)
         else:
             _remember(self.groups, data[1], data[2], MAX_WAITING)
+
+
+def _wall_us(clock: float | str) -> int | None:
+    """Seconds since 1970 as bpftrace prints them, in microseconds; None for what is no such time."""
+    try:
+        found = round(float(clock) * 1e6)
+    except (ValueError, OverflowError):
+        return None
+    return found if 0 <= found <= _LAST_US else None
 
 
 def _remember(table: dict[int, str], key: int, value: str, most: int) -> None:
@@ -203,6 +218,8 @@ class BpftraceDecoder:
             return refuse_line(block, decoder, row)
         stream = self._stream(block.stream(row))
         received_us = int(block.frames.received_us[row])
+        if tag == "clock" and _wall_us(record.data[2]) is None:
+            return block.refuse(ProblemCode.MALFORMED, f"the clock tells no time {_BETWEEN}", row, 0, None)
         if kind == b"attached_probes" or tag in _TELLING:
             block.filtered[tag or "attached_probes"] += 1
             if tag:
@@ -219,6 +236,8 @@ class BpftraceDecoder:
         if time is None:
             detail = "there is no clock before it and its arrival is not known"
             return block.refuse(ProblemCode.MALFORMED, detail, row, 0, None)
+        if not 0 <= time <= _LAST_US:
+            return block.refuse(ProblemCode.MALFORMED, f"its time is not {_BETWEEN}", row, 0, None)
         found = groups.setdefault(tag, Found())
         found.rows.append(row)
         found.values.append((time, time < stream.lossy_until_us, *values))

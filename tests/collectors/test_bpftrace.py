@@ -177,6 +177,22 @@ def test_a_clock_that_bpftrace_quotes_is_read_too() -> None:
     )
 
 
+@pytest.mark.parametrize("wall", ["1e999", "-1.5", '"nan"', '"soon"', "99999999999999"])
+def test_a_clock_that_tells_no_time_is_refused(wall: str) -> None:
+    decoded = decode(BpftraceDecoder(), b'{"type": "value", "data": ["clock",5000000,%s]}\n' % wall.encode())
+
+    assert [problem.row for problem in decoded.problems] == [0]
+
+
+@pytest.mark.parametrize("stamp", [-1, 2**63, 2**200, 2**63 - 1])
+def test_a_stamp_that_gives_no_time_is_refused(stamp: int) -> None:
+    late = CLOCK.replace(b"%d" % START_SECS, b"253402300799")
+    decoded = decode(BpftraceDecoder(), late, line("exit", stamp, 7, 900, 1000, 3, 0, "ls"))
+
+    assert [problem.row for problem in decoded.problems] == [1]
+    assert not decoded.rows
+
+
 def test_octets_that_bpftrace_extends_are_text_again() -> None:
     told = (
         executed(name="caf\\\\uffffffc3")[0]
