@@ -10,6 +10,7 @@ LOCK = $(BIN)/python -m piptools compile --quiet --generate-hashes --strip-extra
 FUZZ_STAMP := $(VENV)/.fuzz-$(shell cat requirements-fuzz.lock | cksum | cut -d' ' -f1)
 FUZZ_RUNS ?= 2000000
 FUZZ_SECONDS ?= 600
+FUZZ_SEED ?= 0
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all check format golden docs bench fuzz fuzz-ready lock clean
@@ -56,7 +57,7 @@ bench: $(STAMP) ## events per CPU-second and peak memory, as ratios against othe
 	$(BIN)/python -m bench $(if $(SIGMA_RULES),--sigma-rules $(SIGMA_RULES))
 
 fuzz: $(FUZZ_STAMP) ## fuzz every decoder, FUZZ_RUNS inputs or FUZZ_SECONDS each; FORMATS="eve pflog" for some
-	$(BIN)/python -m tests.fuzz --runs $(FUZZ_RUNS) --seconds $(FUZZ_SECONDS) $(if $(FORMATS),--formats $(FORMATS))
+	$(BIN)/python -m tests.fuzz --runs $(FUZZ_RUNS) --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED) $(if $(FORMATS),--formats $(FORMATS))
 
 fuzz-ready: $(FUZZ_STAMP)
 

@@ -41,6 +41,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--formats", nargs="*", choices=sorted(known), metavar="FORMAT", help="fuzz only these")
     parser.add_argument("--runs", type=int, default=2_000_000, help="inputs for each format (default 2000000)")
     parser.add_argument("--seconds", type=int, default=600, help="at most so long for each format (default 600)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the mutations (default 0: another one each time)")
     parser.add_argument("--folder", type=Path, default=Path(".fuzz"), help="corpora, counts and what was found (default .fuzz)")
     chosen = parser.parse_args(arguments)
     if chosen.format and not chosen.file:
@@ -49,7 +50,9 @@ def main(arguments: list[str]) -> int:
         frames = examine(known[chosen.format], chosen.file.read_bytes())
         sys.stdout.write(f"{chosen.file} breaks nothing: {frames} frames\n")
         return 0
-    sound = [fuzz(name, chosen.folder / name, chosen.runs, chosen.seconds) for name in chosen.formats or sorted(known)]
+    sound = [
+        fuzz(name, chosen.folder / name, chosen.runs, chosen.seconds, chosen.seed) for name in chosen.formats or sorted(known)
+    ]
     return 0 if all(sound) else 1
 
 
@@ -71,12 +74,12 @@ class Counts:
             path.unlink()
 
 
-def fuzz(name: str, folder: Path, runs: int, seconds: int) -> bool:
+def fuzz(name: str, folder: Path, runs: int, seconds: int, seed: int) -> bool:
     """Fuzz one format and report in a line; False when an input broke a promise."""
     folder.mkdir(parents=True, exist_ok=True)
     before, counts, code, until = set(folder.glob("found/*")), Counts(), 0, time.monotonic() + seconds
     while not code and counts.inputs < runs and (left := math.ceil(until - time.monotonic())) > 0:
-        code = _slice(name, folder, runs - counts.inputs, min(left, SLICE_SECONDS))
+        code = _slice(name, folder, runs - counts.inputs, min(left, SLICE_SECONDS), seed)
         counts.add(folder / "counts.json")
     sys.stdout.write(
         f"{name:14} {counts.inputs:>10,} inputs in {counts.executions:>8,} executions, {counts.seconds:.0f} s,"
@@ -90,10 +93,10 @@ def fuzz(name: str, folder: Path, runs: int, seconds: int) -> bool:
     return not code
 
 
-def _slice(name: str, folder: Path, runs: int, seconds: int) -> int:
+def _slice(name: str, folder: Path, runs: int, seconds: int, seed: int) -> int:
     """A process of its own, which goes on with the corpus of those before it; returns its exit code."""
     environment = {**os.environ, "POLARS_MAX_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.fuzz.target", name, str(folder), str(runs), str(seconds)]
+    command = [sys.executable, "-m", "tests.fuzz.target", name, str(folder), str(runs), str(seconds), str(seed)]
     with (folder / "log.txt").open("wb") as log:
         return subprocess.run(command, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
 

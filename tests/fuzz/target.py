@@ -1,6 +1,6 @@
 """One fuzzing process: libFuzzer by way of atheris, guided by the coverage of our own modules, on one format until done.
 
-`python -m tests.fuzz.target FORMAT FOLDER RUNS SECONDS`, started by tests/fuzz/__main__.py. Counts go to FOLDER/counts.json.
+`python -m tests.fuzz.target FORMAT FOLDER RUNS SECONDS SEED`, started by tests/fuzz/__main__.py. Counts go to FOLDER/counts.json.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HANG_SECONDS = 60
 RSS_MB = 2048
 
 
-def main(name: str, folder: Path, runs: int, seconds: int) -> None:
+def main(name: str, folder: Path, runs: int, seconds: int, seed: int) -> None:
     """Fuzz until so many inputs were decoded or so much time has passed; libFuzzer ends the process when one fails."""
     chosen = registry.formats()[name]
     starts = seeds(name)
@@ -45,7 +45,7 @@ def main(name: str, folder: Path, runs: int, seconds: int) -> None:
         return mutator.mutate(data, dice, max_bytes)
 
     options = [
-        *(f"-max_len={MAX_BYTES}", "-len_control=0", f"-timeout={HANG_SECONDS}", f"-rss_limit_mb={RSS_MB}"),
+        *(f"-max_len={MAX_BYTES}", "-len_control=0", f"-timeout={HANG_SECONDS}", f"-rss_limit_mb={RSS_MB}", f"-seed={seed}"),
         *(f"-artifact_prefix={folder / 'found'}/", "-print_final_stats=0", "-verbosity=0"),
         *(str(folder / "corpus"), str(folder / "seeds")),
     ]
@@ -84,4 +84,4 @@ def counted(work: Callable[[bytes], int], folder: Path, runs: int, seconds: int)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:6]))
