@@ -25,7 +25,7 @@ import msgspec
 from collectors import windows
 from collectors.json_documents import TIME, Gathered, Reader, Rows, first_set, read, reader_of, texts_of, value_of
 from collectors.kafka_topic import FileOrTopic
-from collectors.lines import Continuations, LineFramer
+from collectors.lines import Continuations, LineFramer, first_line
 from collectors.records import TRANSPORTS, LineBlock
 from collectors.windows import UNKNOWN, Meaning
 from ringfence.batch import Decoded, EventClass, Frames
@@ -136,7 +136,7 @@ def _event(found: Mapping[str, Sequence[Any]], meaning: Meaning, count: int) -> 
         raws = [None if raw is None or raw == _NULL else raw for raw in raws]
         own[_EVENT_DATA] = [None if raw is None else str(raw, "utf-8") for raw in raws]
     if "message" in found:
-        own["message"] = [*map(_first_line, found["message"])]
+        own["message"] = [*map(_first_text_line, found["message"])]
     codes = found["winlog.event_id"]
     own["event.code"] = [str(code) for code in codes]
     if "winlog.record_id" in found:
@@ -164,7 +164,7 @@ def _text(raw: Any) -> str | None:
     return value if isinstance(value, str) else str(raw, "utf-8")
 
 
-def _first_line(raw: Any) -> str | None:
+def _first_text_line(raw: Any) -> str | None:
     """The first line of a text, of which the rest is not decoded."""
     written = bytes(raw or b"")
     end = written.find(_LINE_FEED)
@@ -236,7 +236,7 @@ def _own_columns(found: Mapping[str, Sequence[Any]], count: int) -> dict[str, An
 
 def recognise(first: bytes) -> bool:
     """True when a file that begins so holds documents of a Beat."""
-    line = next((line for line in first.split(b"\n", 20)[:20] if line.strip()), b"")
+    line = first_line(first)
     return line.startswith(b"{") and b'"@timestamp"' in line and (b'"@metadata"' in line or b'"agent"' in line)
 
 

@@ -39,8 +39,8 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from collectors.command import CommandShell
-from collectors.host_events import GENERIC, Found, Kind, container_id, first_line, refuse_line, typed_columns
-from collectors.lines import MAX_STREAMS, Continuations, LineFramer
+from collectors.host_events import GENERIC, Found, Kind, container_id, refuse_line, typed_columns
+from collectors.lines import MAX_STREAMS, Continuations, LineFramer, first_line
 from collectors.records import LineBlock
 from ringfence.addresses import AddressCache
 from ringfence.batch import Decoded, EventClass, Frames, ProblemCode

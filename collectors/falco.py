@@ -16,7 +16,8 @@ from typing import Any
 
 import msgspec
 
-from collectors.host_events import HostEventDecoder, HostEventKind, Kind, first_line
+from collectors.host_events import HostEventDecoder, HostEventKind, Kind
+from collectors.lines import first_line
 from collectors.records import TRANSPORTS
 from ringfence.batch import EventClass
 

@@ -223,8 +223,3 @@ class HostEventKind:
     def resources(self, settings: HostEventSettings) -> Sequence[str]:
         """A file may be read by one collector only."""
         return (f"file {settings.path}",)
-
-
-def first_line(first: bytes) -> bytes:
-    """The first line of a file that is not blank."""
-    return next((line for line in first.split(b"\n", 20)[:20] if line.strip()), b"")

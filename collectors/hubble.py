@@ -31,7 +31,7 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
-from collectors.lines import Continuations, LineFramer
+from collectors.lines import Continuations, LineFramer, first_line
 from collectors.records import LineBlock, integers, micros_of, without
 from collectors.tail import TailShell
 from ringfence.addresses import AddressCache
@@ -312,7 +312,7 @@ def _refuse(block: LineBlock, row: int) -> None:
 
 
 def _looks_like_hubble(first: bytes) -> bool:
-    line = next((line for line in first.split(b"\n", 20)[:20] if line.strip()), b"")
+    line = first_line(first)
     return line.startswith(b'{"flow":{') and b'"verdict"' in line
 
 

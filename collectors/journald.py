@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from collectors import program_messages
 from collectors.command import CommandShell
 from collectors.json_documents import Reader, read
-from collectors.lines import MAX_LINE_BYTES, NO_FRAMES, Boundaries, Continuations, LineFramer
+from collectors.lines import MAX_LINE_BYTES, NO_FRAMES, Boundaries, Continuations, LineFramer, first_line
 from collectors.records import MAX_INT, LineBlock, integers
 from collectors.tail import TailShell
 from ringfence.addresses import AddressCache
@@ -297,7 +297,7 @@ def read_export(entry: bytes) -> Iterator[tuple[bytes, bytes | None, int]]:
 
 
 def _looks_like_json(first: bytes) -> bool:
-    line = next((line for line in first.split(b"\n", 20)[:20] if line.strip()), b"")
+    line = first_line(first)
     return line.startswith(b"{") and any(
         name in line for name in (b'"__CURSOR"', b'"__REALTIME_TIMESTAMP"', b'"__MONOTONIC_TIMESTAMP"', b'"_BOOT_ID"')
     )

@@ -31,6 +31,11 @@ NO_FRAMES: Boundaries = np.zeros(1, np.int64)
 _NEWLINE = 10
 
 
+def first_line(first: bytes) -> bytes:
+    """The first line of a file that is not blank."""
+    return next((line for line in first.split(b"\n", 20)[:20] if line.strip()), b"")
+
+
 def pieces(start: int, end: int, piece_bytes: int, available: int) -> Boundaries:
     """Where an over-long frame is cut: every `piece_bytes`, but so that its last piece is no shorter than that.
 

@@ -28,7 +28,7 @@ from pydantic import Field
 from collectors import windows
 from collectors.json_documents import Gathered, Reader, read, reader_of, typed_columns
 from collectors.kafka_topic import FileOrTopic
-from collectors.lines import Continuations, LineFramer
+from collectors.lines import Continuations, LineFramer, first_line
 from collectors.records import LineBlock
 from ringfence.addresses import AddressCache
 from ringfence.batch import Decoded, EventClass, Frames, ProblemCode
@@ -278,7 +278,7 @@ _READERS: Mapping[str, Callable[[_Found], tuple[EventClass, dict[str, Any]]]] = 
 
 def recognise(first: bytes) -> bool:
     """True when a file that begins so holds results of osquery."""
-    line = next((line for line in first.split(b"\n", 20)[:20] if line.strip()), b"")
+    line = first_line(first)
     return (
         line.startswith(b"{")
         and b'"hostIdentifier"' in line

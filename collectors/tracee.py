@@ -23,7 +23,8 @@ from typing import Any
 
 import msgspec
 
-from collectors.host_events import HostEventDecoder, HostEventKind, Kind, base_name, first_line
+from collectors.host_events import HostEventDecoder, HostEventKind, Kind, base_name
+from collectors.lines import first_line
 from collectors.records import TRANSPORTS
 from ringfence.batch import EventClass
 

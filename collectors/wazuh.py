@@ -22,7 +22,7 @@ import msgspec
 from collectors import windows
 from collectors.json_documents import TIME, Gathered, Reader, Rows, first_set, read, reader_of, value_of
 from collectors.kafka_topic import FileOrTopic
-from collectors.lines import Continuations, LineFramer
+from collectors.lines import Continuations, LineFramer, first_line
 from collectors.records import TRANSPORTS, LineBlock
 from ringfence.batch import Decoded, EventClass, Frames
 from ringfence.component import BuildContext, Collector, Format, Status
@@ -131,7 +131,7 @@ def _named(raw: Any) -> dict[str, str]:
 
 def recognise(first: bytes) -> bool:
     """True when a file that begins so holds alerts of Wazuh."""
-    line = next((line for line in first.split(b"\n", 20)[:20] if line.strip()), b"")
+    line = first_line(first)
     return line.startswith(b'{"timestamp":') and b'"rule":{' in line and b'"level":' in line and b'"agent":{' in line
 
 

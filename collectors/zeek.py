@@ -36,7 +36,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from collectors.kafka_topic import KafkaTopic, KafkaTopicShell, require_one
-from collectors.lines import MAX_STREAMS, Boundaries, Continuations, LineFramer
+from collectors.lines import MAX_STREAMS, Boundaries, Continuations, LineFramer, first_line
 from collectors.records import MAX_INT, TRANSPORTS, LineBlock, integers, without
 from collectors.tail import TailShell
 from ringfence import timestamps
@@ -744,7 +744,7 @@ def _of_hex(run: re.Match[str]) -> str:
 
 
 def _looks_like_json(first: bytes) -> bool:
-    line = next((line for line in first.split(b"\n", 20)[:20] if line.strip()), b"")
+    line = first_line(first)
     if not line.startswith(b"{") or b'"event_type"' in line:
         return False
     return (b'"ts":' in line or b'"ts" :' in line) and (b'"_path"' in line or b'"uid":' in line or _log_of(line) != OTHER)
