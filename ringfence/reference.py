@@ -153,7 +153,7 @@ def _components(group: Group, title: str) -> Iterator[str]:
     yield "| name | speaks | formats | promise | status |\n| --- | --- | --- | --- | --- |"
     for name in registry.names(group):
         kind = registry.load(group, name)
-        home = sys.modules[type(kind).__module__]
+        home = sys.modules[registry.home(group, name)]
         first = (inspect.getdoc(home) or "").partition("\n\n")[0].replace("\n", " ")
         formats = ", ".join(f"`{entry.name}`" for entry in getattr(kind, "formats", ())) or "—"
         yield f"| [`{name}`]({Path(str(home.__file__)).name}) | {first} | {formats} | {kind.promise} | {kind.status} |"

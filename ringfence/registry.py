@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
 from ringfence.component import CollectorKind, Format
@@ -25,8 +25,17 @@ def names(group: Group) -> tuple[str, ...]:
 @cache
 def load(group: Group, name: str) -> Any:
     """The object that an entry point names. Raises KeyError when there is none of that name."""
+    return _entry(group, name).load()
+
+
+def home(group: Group, name: str) -> str:
+    """The module of that object, which says what the component is. Raises KeyError when there is none of that name."""
+    return _entry(group, name).module
+
+
+def _entry(group: Group, name: str) -> EntryPoint:
     for entry in entry_points(group=f"ringfence.{group}", name=name):
-        return entry.load()
+        return entry
     raise KeyError(name)
 
 
