@@ -22,7 +22,7 @@ from collectors.records import MAX_INT, LineBlock, integers, micros_of, without
 from collectors.tail import TailShell
 from ringfence.addresses import AddressCache
 from ringfence.batch import Decoded, EventClass, Frames, ProblemCode
-from ringfence.component import BuildContext, Collector, Format, Status
+from ringfence.component import BuildContext, Collector, Decoder, Format, Status
 from ringfence.jsonlines import decode_lines, explain, locate
 from ringfence.schema import build_frame, frame_schema
 from ringfence.yamlfile import ConfigPath
@@ -207,7 +207,7 @@ class HostEventKind:
         name: str,
         meaning: str,
         sample: str,
-        make: Callable[[str | None, bool], HostEventDecoder],
+        make: Callable[[str | None, bool], Decoder],
         recognise: Callable[[bytes], bool],
     ) -> None:
         self._name = name

@@ -23,24 +23,21 @@ Sample: {"flow":{"time":"2026-11-25T07:44:23.123456789Z","verdict":"DROPPED","IP
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
 
-from collectors.lines import Continuations, LineFramer, first_line
+from collectors.host_events import HostEventKind
+from collectors.lines import Continuations, first_line
 from collectors.records import LineBlock, integers, micros_of, without
-from collectors.tail import TailShell
 from ringfence.addresses import AddressCache
 from ringfence.batch import Decoded, EventClass, Frames, ProblemCode
-from ringfence.component import BuildContext, Collector, Format, Status
 from ringfence.jsonlines import decode_lines, explain, locate
 from ringfence.projection import columns_of
 from ringfence.schema import build_frame
-from ringfence.yamlfile import ConfigPath
 
 CHUNK_LINES = 512
 
@@ -316,43 +313,10 @@ def _looks_like_hubble(first: bytes) -> bool:
     return line.startswith(b'{"flow":{') and b'"verdict"' in line
 
 
-class Settings(BaseModel):
-    """A file of Hubble flows, such as the exporter writes, read once or followed across rotation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    path: ConfigPath = Field(description="File to read.")
-    follow: bool = Field(default=True, description="Go on reading as the file grows and is rotated; else stop at its end.")
-    observer: str | None = Field(default=None, description="Name of the sensor where a record has no node_name.")
-    original: Literal["keep", "drop"] = Field(default="keep", description="Keep each line as event.original.")
-
-
-class HubbleKind:
-    """Entry point `hubble`."""
-
-    settings = Settings
-    promise = "every complete line once, across restarts and rotation by rename"
-    status: Status = "experimental"
-    sample = "cluster: {type: hubble, path: /var/run/cilium/hubble/events.log}"
-    formats = (
-        Format(
-            "hubble",
-            "Cilium Hubble flows as JSON lines",
-            LineFramer,
-            lambda year: HubbleDecoder(),
-            _looks_like_hubble,
-            "hubble",
-        ),
-    )
-
-    def build(self, settings: Settings, context: BuildContext) -> Collector:
-        """A file through the tail shell."""
-        decoder = HubbleDecoder(settings.observer, settings.original == "keep")
-        return Collector("hubble", TailShell(settings.path, LineFramer, settings.follow), decoder)
-
-    def resources(self, settings: Settings) -> Sequence[str]:
-        """A file may be read by one collector only."""
-        return (f"file {settings.path}",)
-
-
-KIND = HubbleKind()
+KIND = HostEventKind(
+    "hubble",
+    "Cilium Hubble flows as JSON lines",
+    "cluster: {type: hubble, path: /var/run/cilium/hubble/events.log}",
+    HubbleDecoder,
+    _looks_like_hubble,
+)
