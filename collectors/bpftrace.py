@@ -48,6 +48,7 @@ from ringfence.component import BuildContext, Collector, Delivery, Format, Statu
 from ringfence.errors import Misconfigured
 from ringfence.jsonlines import REFUSALS
 from ringfence.schema import build_frame
+from ringfence.timestamps import END_S
 
 Program = Literal["process", "tcp", "vxlan", "mpls", "drop"]
 
@@ -108,8 +109,7 @@ _INT, _STR = int, str
 _STAMP = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """Nanoseconds since the machine was started."""
 _BETWEEN = "between 1970 and the year 9999"
-_LAST_US = 253_402_300_799_999_999
-"""The end of the year 9999."""
+_END_US = END_S * 1_000_000
 _DECODERS: Mapping[str, msgspec.json.Decoder[Any]] = {
     "clock": _line(_STAMP, float | str),
     "reason": _line(_INT, _STR),
@@ -145,14 +145,17 @@ class _Stream:
     def time_us(self, nanos: int, received_us: int) -> int | None:
         """Wall clock time of a stamp; that of arrival where no clock is known."""
         time = nanos // 1000 + self.offset_us if self.offset_us is not None else received_us or None
-        self.last_us = max(self.last_us, time or 0)
+        if time is not None and time < _END_US:
+            self.last_us = max(self.last_us, time)
         return time
 
-    def learn(self, tag: str, data: tuple[Any, ...]) -> None:
-        """Take a tuple that is about others."""
+    def learn(self, tag: str, data: tuple[Any, ...]) -> bool:
+        """Take a tuple that is about others; False for a clock that tells no time."""
         if tag == "clock":
             wall_us = _wall_us(data[2])
-            self.offset_us = self.offset_us if wall_us is None else wall_us - data[1] // 1000
+            if wall_us is None:
+                return False
+            self.offset_us = wall_us - data[1] // 1000
         elif tag == "reason":
             _remember(self.reasons, data[1], data[2], MAX_REASONS)
         elif tag == "args":
@@ -160,6 +163,7 @@ class _Stream:
             _remember(self.arguments, data[1], before + data[3], MAX_WAITING)
         else:
             _remember(self.groups, data[1], data[2], MAX_WAITING)
+        return True
 
 
 def _wall_us(clock: float | str) -> int | None:
@@ -168,7 +172,7 @@ def _wall_us(clock: float | str) -> int | None:
         found = round(float(clock) * 1e6)
     except (ValueError, OverflowError):
         return None
-    return found if 0 <= found <= _LAST_US else None
+    return found if 0 <= found < _END_US else None
 
 
 def _remember(table: dict[int, str], key: int, value: str, most: int) -> None:
@@ -218,12 +222,10 @@ class BpftraceDecoder:
             return refuse_line(block, decoder, row)
         stream = self._stream(block.stream(row))
         received_us = int(block.frames.received_us[row])
-        if tag == "clock" and _wall_us(record.data[2]) is None:
-            return block.refuse(ProblemCode.MALFORMED, f"the clock tells no time {_BETWEEN}", row, 0, None)
         if kind == b"attached_probes" or tag in _TELLING:
+            if tag and not stream.learn(tag, record.data):
+                return block.refuse(ProblemCode.MALFORMED, f"the clock tells no time {_BETWEEN}", row, 0, None)
             block.filtered[tag or "attached_probes"] += 1
-            if tag:
-                stream.learn(tag, record.data)
             return None
         if tag in _KINDS:
             time = stream.time_us(record.data[1], received_us)
@@ -236,7 +238,7 @@ class BpftraceDecoder:
         if time is None:
             detail = "there is no clock before it and its arrival is not known"
             return block.refuse(ProblemCode.MALFORMED, detail, row, 0, None)
-        if not 0 <= time <= _LAST_US:
+        if not 0 <= time < _END_US:
             return block.refuse(ProblemCode.MALFORMED, f"its time is not {_BETWEEN}", row, 0, None)
         found = groups.setdefault(tag, Found())
         found.rows.append(row)

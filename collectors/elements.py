@@ -26,6 +26,7 @@ import polars as pl
 
 from collectors import pflow
 from ringfence.addresses import MAPPED_PREFIX
+from ringfence.timestamps import END_S
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -39,7 +40,7 @@ MAX_LAYOUTS = 10_000
 
 ICMP, TCP, UDP, ICMP6, SCTP = 1, 6, 17, 58, 132  # IANA protocol numbers
 _MAPPED = int.from_bytes(MAPPED_PREFIX[8:], "big")
-_LAST_S = 253_402_300_799  # the year 9999
+_LAST_S = END_S - 1
 _NTP_EPOCH_S = 2_208_988_800
 _NTP_ERA_S = 1 << 32
 _VXLAN = 1  # IANA 351: the first octet of layer2SegmentId

@@ -40,11 +40,11 @@ from collectors.pcap import (
     unreadable,
 )
 from ringfence.batch import Frames, ProblemCode
+from ringfence.timestamps import END_S
 
 MAGIC = bytes.fromhex("0a0d0d0a")  # the type of a Section Header Block, the same in both byte orders
 MAX_BLOCK_BYTES = 16 << 20  # as Wireshark, wiretap/pcapng.c
 MAX_INTERFACES = 1024  # of a section
-MAX_SECONDS = 253_402_300_800  # the year 10000
 
 SECTION, INTERFACE, OBSOLETE, SIMPLE, ENHANCED = 0x0A0D0D0A, 1, 2, 3, 6
 IF_TSRESOL, IF_TSOFFSET = 9, 14  # section 4.2
@@ -193,7 +193,7 @@ class Interface:
     @property
     def last_tick(self) -> int:
         """The latest time that is accepted."""
-        return int(min(MAX_SECONDS * self.units, (1 << 64) - 1))
+        return int(min(END_S * self.units, (1 << 64) - 1))
 
     def micros(self, ticks: npt.NDArray[np.uint64]) -> Ints:
         """Times in microseconds; ticks are no later than the last one."""
@@ -230,7 +230,7 @@ def read_interface(block: bytes, order: Order) -> Interface | Fault:
                 )
         elif code == IF_TSOFFSET and length == 8:
             (offset,) = struct.unpack(f"{order}q", value)
-            if abs(offset) > MAX_SECONDS:
+            if abs(offset) > END_S:
                 return Fault(ProblemCode.MALFORMED, f"if_tsoffset is {offset} seconds, which is no date", at + 4)
         at += 4 + length + (-length % 4)
     return Interface(linktype, snaplen, resolution, offset)
@@ -415,7 +415,7 @@ class PcapngReader:
             good &= ~mine | (ticks <= np.uint64(interface.last_tick))
             mine &= good
             micros[mine] = interface.micros(ticks[mine])
-        good &= (micros >= 0) & (micros < MAX_SECONDS * 1_000_000)
+        good &= (micros >= 0) & (micros < END_S * 1_000_000)
         for place in np.flatnonzero((enhanced | simple) & ~good & ~foreign).tolist():
             row = int(rows[place])
             faults.append((row, self._diagnose_packet(frames.frame(row), int(described[place]))))

@@ -150,7 +150,7 @@ class SignInDecoder:
         micros: list[int] = found.tolist()
         for index in absent.tolist():
             time, row = records[index].time, rows[index]
-            if isinstance(time, int) and 0 < time < _MAX_MILLIS:
+            if isinstance(time, int) and 0 < time < timestamps.END_S * 1000:
                 micros[index] = time * 1_000
             elif time is None and block.frames.received_us[row]:
                 micros[index] = int(block.frames.received_us[row])
@@ -182,7 +182,6 @@ class SignInDecoder:
 
 
 _DOCKER_START = b'{"log":'
-_MAX_MILLIS = 253_402_300_800_000  # the year 10000
 
 
 def _zoned(text: str | None) -> str | None:

@@ -93,7 +93,6 @@ Where = Callable[[int, str], int]
 _FIN, _SYN, _RST, _PSH, _ACK = 0x01, 0x02, 0x04, 0x08, 0x10
 _TCP, _ICMP, _ICMP6 = 6, 1, 58
 _MILLIS_FROM = 1e11
-_END_OF_TIME = 253_402_300_800.0  # year 10000
 _MARKED = tuple((f'"{key}":'.encode(), log) for key, log in MARKERS.items())
 _PATH_KEY = re.compile(rb'"_path"\s*:\s*"([^"\\]{1,64})"')
 _TIMES = frozenset({"ts", "duration"})
@@ -380,7 +379,7 @@ def _from_texts(texts: Sequence[str]) -> tuple[Ints, Ints]:
 
 def _from_numbers(seconds: npt.NDArray[np.float64]) -> tuple[pl.Series, Ints]:
     seconds = np.where(seconds >= _MILLIS_FROM, seconds / 1000, seconds)
-    good = (seconds >= 0) & (seconds < _END_OF_TIME)
+    good = (seconds >= 0) & (seconds < timestamps.END_S)
     return _nulled(np.rint(np.where(good, seconds, 0) * 1e6).astype(np.int64), np.flatnonzero(~good))
 
 

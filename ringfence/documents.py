@@ -24,6 +24,7 @@ from ringfence import addresses
 from ringfence.batch import Batch, EventClass
 from ringfence.schema import BY_NAME, Column
 from ringfence.segments import SEGMENT_PARTS
+from ringfence.timestamps import END_S
 from ringfence.topology import PROTOCOLS
 
 ECS_VERSION = "9.4.0"
@@ -370,7 +371,7 @@ def _time(series: pl.Series) -> list[str | pl.Series]:
 
 
 _NO_TEXT = pl.Series([None], dtype=pl.String)
-_FIRST_MINUTE, _LAST_MINUTE = 0, 253_402_300_799 // 60  # 1970 to 9999
+_FIRST_MINUTE, _LAST_MINUTE = 0, END_S // 60 - 1  # 1970 to 9999
 
 
 @lru_cache(maxsize=8192)

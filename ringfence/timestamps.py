@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import numpy.typing as npt
 
+END_S = 253_402_300_800
+"""Seconds from 1970 to the year 10000; no event is that late."""
 _LAYOUT = b"0000-00-00T00:00:00.000000+0000\n"  # with the separator that a column of texts is joined by
 _WIDTH = len(_LAYOUT)
 _TEMPLATE = np.frombuffer(_LAYOUT, np.uint8)
