@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+from hypothesis import strategies as st
+
 from ringfence.batch import Decoded, Source, frames_of
 from ringfence.component import Decoder
 
@@ -31,6 +34,32 @@ def one(decoder: Decoder, *lines: bytes) -> dict[str, Any]:
     (row,) = rows(decode(decoder, *lines))
     beside = ("ringfence.event.source", "ringfence.event.position", "event.original", "ringfence.evidence.lossy")
     return {name: value for name, value in row.items() if name not in beside}
+
+
+def damaged_lines(samples: Sequence[bytes], names: Sequence[str]) -> st.SearchStrategy[list[bytes]]:
+    """Lists of lines: any bytes, samples whole and cut short, and objects that have some of the names with values of any kind."""
+    name = st.sampled_from(names)
+    values = st.recursive(
+        st.one_of(st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.text(max_size=5), st.just("10.1.0.5")),
+        lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(name, inner, max_size=3)),
+        max_leaves=8,
+    )
+    line = st.one_of(
+        st.binary(max_size=30),
+        st.sampled_from(samples),
+        st.dictionaries(name, values, max_size=4).map(lambda record: msgspec.json.encode(_small(record))),
+        st.tuples(st.sampled_from(samples), st.integers(1, 60)).map(lambda cut: cut[0][: -cut[1]]),
+    )
+    return st.lists(line, max_size=6)
+
+
+def _small(value: Any) -> Any:
+    """msgspec writes integers of 64 bits only."""
+    if isinstance(value, dict):
+        return {key: _small(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_small(inner) for inner in value]
+    return value if not isinstance(value, int) or abs(value) < 2**63 else str(value)
 
 
 def check_accounts(decoded: Decoded, lines: Sequence[bytes]) -> None:

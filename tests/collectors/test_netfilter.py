@@ -17,6 +17,7 @@ from ringfence.component import BuildContext
 from ringfence.topology import EMPTY
 from tests import frames
 from tests.cli.command import ringfence
+from tests.collectors.json_lines import check_accounts
 from tests.eve_lines import topology_file
 
 SOURCE = Source("kern.log", 0xFEED)
@@ -182,13 +183,7 @@ LINES = st.lists(
 
 @given(LINES, st.sampled_from([0, AT_US]))
 def test_every_line_is_accounted_for_and_every_problem_is_inside_its_line(lines: list[bytes], received_us: int) -> None:
-    decoded = decode(*lines, received_us=received_us)
-
-    assert decoded.taken + len(decoded.problems) + sum(decoded.filtered.values()) + decoded.held == len(lines)
-    assert decoded.taken == sum(frame.height for frame in decoded.rows.values())
-    for problem in decoded.problems:
-        assert problem.raw == lines[problem.row or 0]
-        assert 0 <= (problem.offset or 0) <= len(problem.raw)
+    check_accounts(decode(*lines, received_us=received_us), lines)
 
 
 @given(LINES, st.integers(1, 5))

@@ -15,7 +15,7 @@ from ringfence import registry
 from ringfence.component import BuildContext
 from ringfence.topology import EMPTY
 from tests import frames
-from tests.collectors.json_lines import check_accounts, check_parts, decode, one, rows
+from tests.collectors.json_lines import check_accounts, check_parts, damaged_lines, decode, one, rows
 
 SAMPLES = (Path(__file__).parent / "cases" / "tetragon" / "events" / "input.json").read_bytes().splitlines(keepends=True)
 TIME, TIME_US = "2026-11-25T07:44:23.123456789Z", 1_795_592_663_123_456
@@ -71,70 +71,23 @@ def test_members_that_are_zero_may_be_left_out() -> None:
     assert one(TetragonDecoder(), event("process_exit"))["process.exit_code"] == 0
 
 
-VALUE = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.text(max_size=5), st.just("10.1.0.5")),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=2),
-        st.dictionaries(
-            st.sampled_from(
-                [
-                    "process_exec",
-                    "process_exit",
-                    "process_kprobe",
-                    "process",
-                    "parent",
-                    "pid",
-                    "args",
-                    "sock_arg",
-                    "daddr",
-                    "time",
-                    "pod",
-                    "x",
-                ]
-            ),
-            inner,
-            max_size=3,
-        ),
-    ),
-    max_leaves=8,
+LINES = damaged_lines(
+    SAMPLES,
+    [
+        "process_exec",
+        "process_exit",
+        "process_kprobe",
+        "process",
+        "parent",
+        "pid",
+        "args",
+        "sock_arg",
+        "daddr",
+        "time",
+        "pod",
+        "x",
+    ],
 )
-LINES = st.lists(
-    st.one_of(
-        st.binary(max_size=30),
-        st.sampled_from(SAMPLES),
-        st.dictionaries(
-            st.sampled_from(
-                [
-                    "process_exec",
-                    "process_exit",
-                    "process_kprobe",
-                    "process",
-                    "parent",
-                    "pid",
-                    "args",
-                    "sock_arg",
-                    "daddr",
-                    "time",
-                    "pod",
-                    "x",
-                ]
-            ),
-            VALUE,
-            max_size=4,
-        ).map(lambda record: msgspec.json.encode(_small(record))),
-        st.tuples(st.sampled_from(SAMPLES), st.integers(1, 60)).map(lambda cut: cut[0][: -cut[1]]),
-    ),
-    max_size=6,
-)
-
-
-def _small(value: Any) -> Any:
-    """msgspec writes integers of 64 bits only."""
-    if isinstance(value, dict):
-        return {key: _small(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_small(inner) for inner in value]
-    return value if not isinstance(value, int) or abs(value) < 2**63 else str(value)
 
 
 @given(LINES)

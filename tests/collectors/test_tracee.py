@@ -15,7 +15,7 @@ from ringfence import registry
 from ringfence.component import BuildContext
 from ringfence.topology import EMPTY
 from tests import frames
-from tests.collectors.json_lines import check_accounts, check_parts, decode, one, rows
+from tests.collectors.json_lines import check_accounts, check_parts, damaged_lines, decode, one, rows
 
 SAMPLES = (Path(__file__).parent / "cases" / "tracee" / "events" / "input.json").read_bytes().splitlines(keepends=True)
 TIME, TIME_US = "2026-11-25T07:44:23.123456789Z", 1_795_592_663_123_456
@@ -72,44 +72,9 @@ def test_a_signature_is_an_alert() -> None:
     assert (row["class"], row["rule.id"], row["rule.name"], row["event.severity"]) == ("alert", "TRC-1", "Bad", 73)
 
 
-VALUE = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.text(max_size=5), st.just("10.1.0.5")),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=2),
-        st.dictionaries(
-            st.sampled_from(
-                ["eventName", "timestamp", "args", "name", "value", "processId", "metadata", "Properties", "Severity", "x"]
-            ),
-            inner,
-            max_size=3,
-        ),
-    ),
-    max_leaves=8,
+LINES = damaged_lines(
+    SAMPLES, ["eventName", "timestamp", "args", "name", "value", "processId", "metadata", "Properties", "Severity", "x"]
 )
-LINES = st.lists(
-    st.one_of(
-        st.binary(max_size=30),
-        st.sampled_from(SAMPLES),
-        st.dictionaries(
-            st.sampled_from(
-                ["eventName", "timestamp", "args", "name", "value", "processId", "metadata", "Properties", "Severity", "x"]
-            ),
-            VALUE,
-            max_size=4,
-        ).map(lambda record: msgspec.json.encode(_small(record))),
-        st.tuples(st.sampled_from(SAMPLES), st.integers(1, 60)).map(lambda cut: cut[0][: -cut[1]]),
-    ),
-    max_size=6,
-)
-
-
-def _small(value: Any) -> Any:
-    """msgspec writes integers of 64 bits only."""
-    if isinstance(value, dict):
-        return {key: _small(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_small(inner) for inner in value]
-    return value if not isinstance(value, int) or abs(value) < 2**63 else str(value)
 
 
 @given(LINES)

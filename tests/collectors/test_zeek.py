@@ -35,6 +35,7 @@ from ringfence.errors import EndOfInput
 from ringfence.topology import EMPTY
 from tests import frames
 from tests.cli.command import ringfence
+from tests.collectors.json_lines import check_accounts
 from tests.eve_lines import topology_file
 
 SOURCE = Source("conn.log", 0xFEED)
@@ -384,13 +385,7 @@ def test_every_line_is_accounted_for_and_every_problem_is_inside_its_line(
 ) -> None:
     lines = data.draw(strategy)
 
-    decoded = decode(*lines, decoder=kind())
-
-    assert decoded.taken + len(decoded.problems) + sum(decoded.filtered.values()) + decoded.held == len(lines)
-    assert decoded.taken == sum(frame.height for frame in decoded.rows.values())
-    for problem in decoded.problems:
-        assert problem.raw == lines[problem.row or 0]
-        assert 0 <= (problem.offset or 0) <= len(problem.raw)
+    check_accounts(decode(*lines, decoder=kind()), lines)
 
 
 def in_pieces(decoder: Decoder, lines: Sequence[bytes], size: int) -> tuple[list[dict[str, Any]], list[tuple[str, int]]]:
