@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +17,8 @@ from collectors.filterlog import _BARE, _USUAL, KIND, RUN_LINES, FilterlogConfig
 from collectors.lines import MAX_LINE_BYTES
 from collectors.rfc6587 import SyslogFramer
 from collectors.syslog_message import read_message
-from ringfence.batch import Decoded, EventClass, Frames, ProblemCode, Source, frames_of
+from ringfence.batch import Decoded, EventClass, ProblemCode, Source, frames_of
+from tests.collectors.chunks import pf_rows, read_chunks
 
 SOURCE = Source("filter.log", 0xFEED)
 ARRIVED = int(datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()) * 1_000_000
@@ -35,14 +35,10 @@ def decode(lines: Sequence[str], decoder: FilterlogDecoder | None = None, receiv
     return (decoder or FilterlogDecoder()).feed(frames_of(parts, SOURCE, received_us))
 
 
-def rows(decoded: Decoded) -> list[dict[str, Any]]:
-    return decoded.rows[EventClass.PF].to_dicts() if EventClass.PF in decoded.rows else []
-
-
 def one(line: str) -> dict[str, Any]:
     decoded = decode([line])
     assert not decoded.problems, decoded.problems
-    (row,) = rows(decoded)
+    (row,) = pf_rows(decoded)
     return row
 
 
@@ -183,7 +179,7 @@ def test_every_header(header: str, time: int, observer: str) -> None:
 def test_the_observer_of_the_settings_wins_and_originals_can_be_left_out() -> None:
     decoded = decode(["Nov 25 07:44:23 fw1 filterlog[1]: " + TCP], FilterlogDecoder("edge", keep_original=False))
 
-    (row,) = rows(decoded)
+    (row,) = pf_rows(decoded)
     assert row["observer.name"] == "edge"
     assert "event.original" not in row
 
@@ -256,27 +252,7 @@ def test_any_bytes_in_any_chunks_raise_nothing_and_are_accounted_for(
 
 
 def _read(stream: bytes, sizes: Sequence[int], received_us: int) -> tuple[list[dict[str, Any]], list[Any], dict[str, int]]:
-    framer, decoder, position, start = SyslogFramer(), FilterlogDecoder(year=2026), 0, 0
-    found: list[dict[str, Any]] = []
-    problems: list[Any] = []
-    filtered: dict[str, int] = {}
-    chunks = []
-    for size in sizes:
-        chunks.append(stream[start : start + size])
-        start += size
-    for data, bounds in [*map(framer.cut, [*chunks, stream[start:]]), framer.finish()]:
-        count = len(bounds) - 1
-        where = (bounds[:-1] + position).astype(np.uint64)
-        frames = Frames(data, bounds, np.full(count, received_us, np.int64), np.zeros(count, np.uint16), (SOURCE,), where)
-        decoded = decoder.feed(frames)
-        assert decoded.taken + len(decoded.problems) + sum(decoded.filtered.values()) == count
-        assert all(problem.raw and 0 <= (problem.offset or 0) <= len(problem.raw) for problem in decoded.problems)
-        position += len(data)
-        found += rows(decoded)
-        problems += [(problem.code, problem.detail, problem.position, problem.offset) for problem in decoded.problems]
-        for reason, number in decoded.filtered.items():
-            filtered[reason] = filtered.get(reason, 0) + number
-    return found, problems, filtered
+    return read_chunks(SyslogFramer(), FilterlogDecoder(year=2026), SOURCE, stream, sizes, received_us)
 
 
 numbers, octets = st.integers(0, 65535), st.integers(0, 255)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from collectors.pcap import MAX_PACKET_BYTES, UNCUT_BYTES, Capture, Fault, Order, PcapFramer, read_capture
 from ringfence.batch import ProblemCode
+from tests.collectors.chunks import chunked
 from tests.collectors.encode_pflog import MICROS, NANOS, file_header, record
 
 
@@ -25,14 +26,6 @@ def frames(chunks: Sequence[bytes]) -> list[bytes]:
         cut += [data[start:end] for start, end in zip(bounds.tolist(), bounds[1:].tolist(), strict=False)]
     assert framer.pending == 0
     return cut
-
-
-def chunked(data: bytes, sizes: Sequence[int]) -> list[bytes]:
-    chunks, start = [], 0
-    for size in sizes:
-        chunks.append(data[start : start + size])
-        start += size
-    return [*chunks, data[start:]]
 
 
 @pytest.mark.parametrize("order", ["<", ">"], ids=["little", "big"])

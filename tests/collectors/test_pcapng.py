@@ -21,7 +21,8 @@ from collectors.pcap import UNCUT_BYTES, Order
 from collectors.pcapng import MAX_BLOCK_BYTES, MAX_INTERFACES, CaptureFramer, Interface, PcapngFramer
 from collectors.pflog import KIND, PflogDecoder, recognise
 from collectors.tail import TailShell
-from ringfence.batch import Decoded, EventClass, Frames, ProblemCode, Source, frames_of
+from ringfence.batch import ProblemCode, Source, frames_of
+from tests.collectors.chunks import chunked, pf_rows, read_chunks
 from tests.collectors.encode_pcapng import block, enhanced, interface, option, section, simple
 from tests.collectors.encode_pflog import Pflog, file_header, ip4, record, tcp
 
@@ -41,39 +42,10 @@ def frames(chunks: Sequence[bytes], framer: CaptureFramer | PcapngFramer | None 
     return cut
 
 
-def chunked(data: bytes, sizes: Sequence[int]) -> list[bytes]:
-    chunks, start = [], 0
-    for size in sizes:
-        chunks.append(data[start : start + size])
-        start += size
-    return [*chunks, data[start:]]
-
-
 def read(
     stream: bytes, sizes: Sequence[int] = (), received_us: int = 0
 ) -> tuple[list[dict[str, Any]], list[Any], dict[str, int]]:
-    """Rows, problems and what was filtered, of a stream that arrives in these chunks; all frames are accounted for."""
-    framer, decoder, position = CaptureFramer(), PflogDecoder(), 0
-    found: list[dict[str, Any]] = []
-    problems: list[Any] = []
-    filtered: dict[str, int] = {}
-    for data, bounds in [*map(framer.cut, chunked(stream, sizes)), framer.finish()]:
-        count = len(bounds) - 1
-        where = (bounds[:-1] + position).astype(np.uint64)
-        arrived = np.full(count, received_us, np.int64)
-        decoded = decoder.feed(Frames(data, bounds, arrived, np.zeros(count, np.uint16), (SOURCE,), where))
-        assert decoded.taken + len(decoded.problems) + sum(decoded.filtered.values()) == count
-        assert all(problem.raw and 0 <= (problem.offset or 0) <= len(problem.raw) for problem in decoded.problems)
-        position += len(data)
-        found += rows(decoded)
-        problems += [(problem.code, problem.detail, problem.position, problem.offset) for problem in decoded.problems]
-        for reason, number in decoded.filtered.items():
-            filtered[reason] = filtered.get(reason, 0) + number
-    return found, problems, filtered
-
-
-def rows(decoded: Decoded) -> list[dict[str, Any]]:
-    return decoded.rows[EventClass.PF].to_dicts() if EventClass.PF in decoded.rows else []
+    return read_chunks(CaptureFramer(), PflogDecoder(), SOURCE, stream, sizes, received_us)
 
 
 ORDERS: tuple[Order, ...] = ("<", ">")
@@ -140,7 +112,7 @@ def went_on(stream: bytes, at: int) -> tuple[list[dict[str, Any]], list[Any]]:
     rest = frames([stream[at:]], framer)
     starts = at + np.cumsum([0, *map(len, rest)])[:-1]
     decoded = decoder.feed(replace(frames_of(rest, SOURCE), positions=starts.astype(np.uint64)))
-    return rows(decoded), [(found.code, found.detail, found.position, found.offset) for found in decoded.problems]
+    return pf_rows(decoded), [(found.code, found.detail, found.position, found.offset) for found in decoded.problems]
 
 
 @settings(max_examples=100)
@@ -360,7 +332,7 @@ def followed(path: Path, *changes: Callable[[], object]) -> list[list[tuple[int,
                 position = delivery.position
                 decoded = decoder.feed(delivery.frames)
                 assert not decoded.problems
-                found[-1] += [(row["@timestamp"] - NOW, row["ringfence.evidence.lossy"]) for row in rows(decoded)]
+                found[-1] += [(row["@timestamp"] - NOW, row["ringfence.evidence.lossy"]) for row in pf_rows(decoded)]
             await shell.close()
         return found
 

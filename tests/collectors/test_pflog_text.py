@@ -10,7 +10,6 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +18,8 @@ from pydantic import ValidationError
 from collectors.lines import MAX_LINE_BYTES, LineFramer
 from collectors.pflog import PflogDecoder
 from collectors.pflog_text import KIND, PflogTextConfig, PflogTextDecoder, recognise
-from ringfence.batch import Decoded, EventClass, Frames, ProblemCode, Source, frames_of
+from ringfence.batch import Decoded, ProblemCode, Source, frames_of
+from tests.collectors.chunks import pf_rows, read_chunks
 from tests.collectors.encode_pflog import Pflog, file_header, icmp, ip4, ip6, record, tcp, udp
 
 SOURCE = Source("pflog.txt", 0xFEED)
@@ -35,14 +35,10 @@ def decode(lines: Sequence[str | bytes], decoder: PflogTextDecoder | None = None
     return (decoder or PflogTextDecoder(year=2026)).feed(frames_of(parts, SOURCE, received_us))
 
 
-def rows(decoded: Decoded) -> list[dict[str, Any]]:
-    return decoded.rows[EventClass.PF].to_dicts() if EventClass.PF in decoded.rows else []
-
-
 def one(line: str) -> dict[str, Any]:
     decoded = decode([line])
     assert not decoded.problems, decoded.problems
-    (row,) = rows(decoded)
+    (row,) = pf_rows(decoded)
     return row
 
 
@@ -228,18 +224,18 @@ def test_a_day_or_the_arrival_completes_a_time_of_day() -> None:
     line = "14:13:20.000005 " + REST
     by_day = decode([line], PflogTextDecoder(day=date(2026, 9, 21)))
     earlier, midnight = (
-        rows(decode([text + " " + REST], PflogTextDecoder(), ARRIVED))[0]["@timestamp"]
+        pf_rows(decode([text + " " + REST], PflogTextDecoder(), ARRIVED))[0]["@timestamp"]
         for text in ("11:59:59.5", "Nov 24 00:00:00.5")
     )
-    before_midnight = rows(
+    before_midnight = pf_rows(
         decode(["23:59:59.9 " + REST], PflogTextDecoder(), ARRIVED // 86_400_000_000 * 86_400_000_000 + 50_000)
     )
 
-    assert rows(by_day)[0]["@timestamp"] == 1_790_000_000_000_005
+    assert pf_rows(by_day)[0]["@timestamp"] == 1_790_000_000_000_005
     assert earlier == ARRIVED - 500_000
     assert midnight == ARRIVED - 36 * 3_600_000_000 + 500_000
     assert before_midnight[0]["@timestamp"] == ARRIVED - 12 * 3_600_000_000 - 100_000
-    assert rows(decode([REST], PflogTextDecoder(), ARRIVED))[0]["@timestamp"] == ARRIVED
+    assert pf_rows(decode([REST], PflogTextDecoder(), ARRIVED))[0]["@timestamp"] == ARRIVED
 
 
 def test_lines_that_are_no_record_are_counted_or_refused() -> None:
@@ -292,29 +288,8 @@ def test_any_bytes_in_any_chunks_raise_nothing_and_are_accounted_for(
 
 
 def _read(stream: bytes, sizes: Sequence[int], received_us: int) -> tuple[list[dict[str, Any]], list[Any], dict[str, int]]:
-    framer, decoder, position, start = LineFramer(), PflogTextDecoder(year=2026), 0, 0
-    found: list[dict[str, Any]] = []
-    problems: list[Any] = []
-    filtered: dict[str, int] = {}
-    chunks = []
-    for size in sizes:
-        chunks.append(stream[start : start + size])
-        start += size
-    for data, bounds in [*map(framer.cut, [*chunks, stream[start:]]), framer.finish()]:
-        count = len(bounds) - 1
-        where = (bounds[:-1] + position).astype(np.uint64)
-        frames = Frames(data, bounds, np.full(count, received_us, np.int64), np.zeros(count, np.uint16), (SOURCE,), where)
-        decoded = decoder.feed(frames)
-        assert decoded.taken + len(decoded.problems) + sum(decoded.filtered.values()) == count
-        assert all(problem.raw and 0 <= (problem.offset or 0) <= len(problem.raw) for problem in decoded.problems)
-        position += len(data)
-        for row in rows(decoded):
-            row.setdefault("ringfence.pf.ridentifier", None)
-            found.append(dict(sorted(row.items())))
-        problems += [(problem.code, problem.detail, problem.position, problem.offset) for problem in decoded.problems]
-        for reason, number in decoded.filtered.items():
-            filtered[reason] = filtered.get(reason, 0) + number
-    return found, problems, filtered
+    found, problems, filtered = read_chunks(LineFramer(), PflogTextDecoder(year=2026), SOURCE, stream, sizes, received_us)
+    return [dict(sorted({"ringfence.pf.ridentifier": None, **row}.items())) for row in found], problems, filtered
 
 
 def test_the_format_is_recognised() -> None:
@@ -389,10 +364,10 @@ def _text_rows(capture: Path, logged: list[bytes], option: str) -> list[list[Any
     # what a payload printer adds on lines of its own is left out here as by the decoder
     decoded = decode([line for line in printed.split(b"\n") if b" rule " in line])
     assert not decoded.problems
-    return [[row[key] for key in KEYS] for row in rows(decoded)]
+    return [[row[key] for key in KEYS] for row in pf_rows(decoded)]
 
 
 def _file_rows(logged: list[bytes]) -> list[list[Any]]:
     decoded = PflogDecoder().feed(frames_of([file_header(), *map(record, logged)], SOURCE))
     assert not decoded.problems
-    return [[row[key] for key in KEYS] for row in rows(decoded)]
+    return [[row[key] for key in KEYS] for row in pf_rows(decoded)]
