@@ -22,7 +22,8 @@ def fed(decoder: Decoder, lines: Sequence[bytes], size: int) -> list[dict[str, A
         part = lines[start : start + size]
         decoded = decoder.feed(frames_of(part, SOURCE, 0, [at << 16 for at in range(start, start + len(part))]))
         assert decoded.taken + len(decoded.problems) + sum(decoded.filtered.values()) + decoded.held == len(part)
-        for frame in decoded.rows.values():
-            found += [{name: value for name, value in row.items() if value is not None} for row in frame.to_dicts()]
+        for event_class, frame in decoded.rows.items():
+            present = ({name: value for name, value in row.items() if value is not None} for row in frame.to_dicts())
+            found += [{"class": str(event_class), **row} for row in present]
         found += [{POSITION: problem.position, "detail": problem.detail} for problem in decoded.problems]
     return sorted(found, key=lambda row: int(row[POSITION]))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ringfence.batch import Decoded, Source, frames_of
 from ringfence.component import Decoder
+from tests.collectors.feeding import fed
 
 SOURCE = Source("events.log", 0xFEED)
 
@@ -74,13 +75,7 @@ def check_accounts(decoded: Decoded, lines: Sequence[bytes]) -> None:
 def check_parts(make: Callable[[], Decoder], lines: Sequence[bytes], size: int) -> None:
     """Lines mean the same however they are fed."""
 
-    def fed(size: int) -> list[Any]:
-        decoder, found = make(), []
-        for start in range(0, len(lines), size):
-            part = lines[start : start + size]
-            decoded = decoder.feed(frames_of(part, SOURCE, 0, range(start, start + len(part))))
-            found += [{k: v for k, v in row.items() if v is not False} for row in rows(decoded)]
-            found += [{"ringfence.event.position": problem.position, "detail": problem.detail} for problem in decoded.problems]
-        return sorted(found, key=lambda row: int(row["ringfence.event.position"]))
+    def present(size: int) -> list[Any]:
+        return [{name: value for name, value in row.items() if value is not False} for row in fed(make(), lines, size)]
 
-    assert fed(size) == fed(len(lines) or 1)
+    assert present(size) == present(len(lines) or 1)

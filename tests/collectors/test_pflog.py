@@ -35,9 +35,10 @@ from collectors.pflog import (
     recognise,
     walk_extensions,
 )
-from ringfence.batch import Decoded, EventClass, Frames, ProblemCode, Source, frames_of
+from ringfence.batch import Decoded, EventClass, ProblemCode, Source, frames_of
 from ringfence.component import BuildContext
 from ringfence.topology import EMPTY
+from tests.collectors.chunks import pf_rows, read_chunks
 from tests.collectors.encode_pflog import (
     AF_INET6,
     MICROS,
@@ -62,14 +63,10 @@ def decode(records: Sequence[bytes], header: bytes | None = None, decoder: Pflog
     return (decoder or PflogDecoder()).feed(frames_of([file_header() if header is None else header, *records], SOURCE))
 
 
-def rows(decoded: Decoded) -> list[dict[str, Any]]:
-    return decoded.rows[EventClass.PF].to_dicts() if EventClass.PF in decoded.rows else []
-
-
 def one(packet: bytes) -> dict[str, Any]:
     decoded = decode([record(packet)])
     assert not decoded.problems, decoded.problems
-    (row,) = rows(decoded)
+    (row,) = pf_rows(decoded)
     return row
 
 
@@ -246,7 +243,7 @@ def test_decoding_gives_what_was_encoded_as_a_scalar_decoder_reads_it(data: st.D
 
     assert not decoded.problems
     starts = np.cumsum([24, *map(len, records)]).tolist()
-    assert rows(decoded) == [
+    assert pf_rows(decoded) == [
         {name: scalar(frame, start, order, nano)[name] for name in decoded.rows[EventClass.PF].columns}
         for frame, start in zip(records, starts, strict=False)
     ]
@@ -270,7 +267,7 @@ def test_every_header_gives_what_a_scalar_decoder_reads(data: st.DataObject, ord
     expected = [scalar(frame, start, order, False, dialect) for frame, start in zip(records, starts, strict=False)]
     columns = {name for row in expected for name in row}
     assert set(decoded.rows[EventClass.PF].columns) == columns
-    assert rows(decoded) == [{name: row.get(name) for name in decoded.rows[EventClass.PF].columns} for row in expected]
+    assert pf_rows(decoded) == [{name: row.get(name) for name in decoded.rows[EventClass.PF].columns} for row in expected]
 
 
 def accepts(dialect: Dialect | None, length: int) -> bool:
@@ -305,7 +302,7 @@ def test_a_setting_names_the_codes_of_a_system_that_an_ipv4_record_cannot_tell(
 ) -> None:
     packet = Pflog(length=61, action=12, reason=15).encode() + ip4(A4, B4, 6, tcp(40000, 22))
 
-    (row,) = rows(decode([record(packet)], decoder=PflogDecoder(dialect=dialect)))
+    (row,) = pf_rows(decode([record(packet)], decoder=PflogDecoder(dialect=dialect)))
 
     assert (row["ringfence.pf.action"], row["ringfence.pf.reason"], row["destination.port"]) == (action, reason, 22)
 
@@ -314,7 +311,7 @@ def test_headers_of_several_systems_in_one_file_keep_their_order() -> None:
     packet = ip4(A4, B4, 6, tcp(40000, 22))
     records = [record(Pflog(length=length, rulenr=length, ridentifier=7).encode() + packet) for length in (*LENGTHS, *LENGTHS)]
 
-    found = rows(decode(records))
+    found = pf_rows(decode(records))
 
     assert [row["ringfence.pf.rule"] for row in found] == [*LENGTHS, *LENGTHS]
     assert {row["ringfence.pf.rule"] for row in found if row["ringfence.pf.ridentifier"] == 7} == {49, 52, 68, 69, 72}
@@ -401,25 +398,8 @@ def test_any_chunking_of_a_file_gives_the_same_rows(packets: list[bytes], cut_of
     stream = file_header() + b"".join(map(record, packets))
     stream = stream[: max(0, len(stream) - cut_off)]
 
-    assert _read(stream, sizes) == _read(stream, [])
-
-
-def _read(stream: bytes, sizes: Sequence[int]) -> tuple[list[dict[str, Any]], list[tuple[str, int]]]:
-    framer, decoder, position, start = PcapFramer(), PflogDecoder(), 0, 0
-    found: list[dict[str, Any]] = []
-    problems: list[tuple[str, int]] = []
-    chunks = []
-    for size in sizes:
-        chunks.append(stream[start : start + size])
-        start += size
-    for data, bounds in [*map(framer.cut, [*chunks, stream[start:]]), framer.finish()]:
-        count = len(bounds) - 1
-        where = (bounds[:-1] + position).astype(np.uint64)
-        decoded = decoder.feed(Frames(data, bounds, np.zeros(count, np.int64), np.zeros(count, np.uint16), (SOURCE,), where))
-        position += len(data)
-        found += rows(decoded)
-        problems += [(problem.detail, problem.position) for problem in decoded.problems]
-    return found, problems
+    whole = read_chunks(PcapFramer(), PflogDecoder(), SOURCE, stream)
+    assert read_chunks(PcapFramer(), PflogDecoder(), SOURCE, stream, sizes) == whole
 
 
 @pytest.mark.parametrize(
@@ -449,7 +429,7 @@ def test_a_bad_record_is_one_problem_and_its_neighbours_stay(frame: bytes, code:
     (problem,) = decoded.problems
     assert (problem.code, problem.row, problem.offset) == (code, 2, offset)
     assert (problem.raw, problem.source, problem.position) == (frame, SOURCE, 24 + len(record(PLAIN)))
-    assert [row["source.port"] for row in rows(decoded)] == [40000, 40000]
+    assert [row["source.port"] for row in pf_rows(decoded)] == [40000, 40000]
 
 
 def test_a_header_of_another_system_is_named_with_its_length_and_what_is_accepted() -> None:
@@ -508,9 +488,9 @@ def test_streams_with_different_byte_orders_are_told_apart_in_one_block() -> Non
 
     decoded = PflogDecoder().feed(two)
 
-    assert [row["@timestamp"] for row in rows(decoded)] == [1_000_005, 2_000_005, 3_000_005]
-    assert [row["observer.name"] for row in rows(decoded)] == [SOURCE.name, "other", SOURCE.name]
-    assert [row["ringfence.evidence.lossy"] for row in rows(decoded)] == [False, True, False]
+    assert [row["@timestamp"] for row in pf_rows(decoded)] == [1_000_005, 2_000_005, 3_000_005]
+    assert [row["observer.name"] for row in pf_rows(decoded)] == [SOURCE.name, "other", SOURCE.name]
+    assert [row["ringfence.evidence.lossy"] for row in pf_rows(decoded)] == [False, True, False]
     assert decoded.filtered == {"capture header": 2}
 
 
@@ -597,7 +577,7 @@ def test_a_truncated_packet_keeps_what_is_there(captured: int, present: set[str]
 def test_a_record_that_ends_before_the_gathered_width_reads_nothing_of_its_neighbour() -> None:
     decoded = decode([record(PLAIN[:100]), record(PLAIN)])
 
-    assert [row["source.ip"] for row in rows(decoded)] == [None, 0x0A010005]
+    assert [row["source.ip"] for row in pf_rows(decoded)] == [None, 0x0A010005]
 
 
 def test_the_default_rule_is_kept_and_an_absent_subrule_is_null() -> None:
@@ -621,7 +601,7 @@ def test_texts_with_equal_hashes_are_told_apart() -> None:
 def test_the_packet_is_kept_when_asked_for() -> None:
     decoded = decode([record(PLAIN)], decoder=PflogDecoder("fw1", "keep"))
 
-    (row,) = rows(decoded)
+    (row,) = pf_rows(decoded)
     assert (row["event.original"], row["observer.name"]) == (PLAIN, "fw1")
 
 
@@ -681,7 +661,7 @@ def collected(options: dict[str, Any], count: int) -> list[dict[str, Any]]:
             while len(found) < count:
                 decoded = collector.decoder.feed((await collector.shell.read()).frames)
                 assert not decoded.problems
-                found += rows(decoded)
+                found += pf_rows(decoded)
         finally:
             await collector.shell.close()
         return found
@@ -696,7 +676,7 @@ def test_what_tcpdump_writes_to_its_pipe_is_read_and_again_when_it_was_started_a
 
     found = collected({"command": ["tcpdump", "-n", "-r", str(capture), "-w", "-"]}, 6)
 
-    wanted = rows(decode([record(PLAIN)] * 3))
+    wanted = pf_rows(decode([record(PLAIN)] * 3))
     assert [row["source.port"] for row in found] == [row["source.port"] for row in wanted] * 2
     assert [row["ringfence.event.position"] for row in found] == [row["ringfence.event.position"] for row in wanted] * 2
     assert [row["ringfence.evidence.lossy"] for row in found] == [False] * 3 + [True] * 3
@@ -767,7 +747,7 @@ def _same_as_tcpdump(
     (folder / "pflog").write_bytes(header + b"".join(records))
     command = ["tcpdump", "-n", "-t", "-e", "-r", str(folder / "pflog")]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    found = rows(decode(records, header))
+    found = pf_rows(decode(records, header))
 
     assert len(lines) == len(found) == len(packets)
     for line, row, (protocol, text) in zip(lines, found, transports, strict=True):
